@@ -1,0 +1,134 @@
+//! The kinds table: one row declares all that the server needs to know of a kind. The table is dynamic, because
+//! custom resources add rows at run time.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::field::FieldError;
+use crate::schema::Struct;
+
+/// One resource of one group and version.
+pub struct Kind {
+    /// Empty for core.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    /// The plural, as in URLs.
+    pub resource: &'static str,
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub namespaced: bool,
+    pub verbs: &'static [&'static str],
+    pub subresources: &'static [Subresource],
+    pub schema: Arc<Struct>,
+    pub columns: &'static [Column],
+    pub strategy: &'static dyn Strategy,
+    /// Versions of one resource that share stored objects name the same storage version here, e.g.
+    /// `autoscaling/v2` for `autoscaling/v1`; `None` where this row is the storage version. (group, version)
+    pub stored_as: Option<(&'static str, &'static str)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subresource {
+    /// Writes touch only `.status` (and what the kind allows beside it).
+    Status,
+    /// `autoscaling/v1` Scale over `.spec.replicas`, `.status.replicas` and the selector.
+    Scale,
+    /// Named ones that the server handles by code: `binding`, `eviction`, `log`, `exec`, `finalize` ….
+    Other(&'static str),
+}
+
+/// One column of the server-side table.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    pub name: &'static str,
+    pub ty: &'static str,
+    pub format: &'static str,
+    pub priority: u8,
+    pub description: &'static str,
+}
+
+/// What a kind does at each step of the request pipeline. All functions are pure.
+pub trait Strategy: Send + Sync {
+    /// Fills in defaults on a decoded object.
+    fn default(&self, obj: &mut Value);
+
+    /// Clears what clients may not set on create (status …) and derives what the server owns.
+    fn prepare_create(&self, _obj: &mut Value) {}
+
+    /// The same on update: keeps `status` of the old object, refuses nothing. The generic pipeline itself bumps
+    /// `metadata.generation` when [`Strategy::spec_changed`].
+    fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
+
+    /// Prepares an update of the status subresource: everything but `status` is taken from `old`.
+    fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        let status = new.get_mut("status").map(Value::take);
+        let meta = new.get_mut("metadata").map(Value::take);
+        let mut next = old.clone();
+        if let (Some(o), Some(s)) = (next.as_object_mut(), status) {
+            o.insert("status".to_owned(), s);
+        } else if let Some(o) = next.as_object_mut() {
+            o.remove("status");
+        }
+        if let (Some(o), Some(m)) = (next.as_object_mut(), meta) {
+            o.insert("metadata".to_owned(), m);
+        }
+        *new = next;
+    }
+
+    /// Kinds without a generation (ConfigMap, Secret, Event …) say `false`.
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    /// Whether `generation` grows. Metadata never counts.
+    fn spec_changed(&self, new: &Value, old: &Value) -> bool {
+        new.get("spec") != old.get("spec")
+    }
+
+    /// Everything about the object but its metadata, which the pipeline checks for all kinds alike.
+    fn validate_create(&self, obj: &Value) -> Vec<FieldError>;
+
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError>;
+
+    fn validate_status_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Headers `Warning: 299` for a written object (deprecated fields and the like).
+    fn warnings(&self, _obj: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether a PUT may create the object, and whether one without resourceVersion is accepted.
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// The name check for `metadata.name`; the default is a DNS-1123 subdomain.
+    fn validate_name(&self, name: &str) -> Vec<String>;
+
+    /// Field selectors beyond `metadata.name` and `metadata.namespace`: label → value as text.
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
+    fn selectable(&self, _obj: &Value, _field: &str) -> String {
+        String::new()
+    }
+
+    /// The cells of one table row, in the order of `Kind::columns`. `now` in Unix seconds, for ages.
+    fn row(&self, obj: &Value, now: i64) -> Vec<Value>;
+
+    /// Conversion between the served and the stored version (`stored_as`).
+    fn to_stored(&self, obj: Value) -> Value {
+        obj
+    }
+    fn from_stored(&self, obj: Value) -> Value {
+        obj
+    }
+}
