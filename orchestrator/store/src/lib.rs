@@ -1,7 +1,8 @@
-//! Keys, bytes, revisions and watches, with etcd's semantics. Knows no kind and no JSON.
 //!
 //! One cluster revision counts every write; events are totally ordered by it. Two backends answer to one contract
-//! suite: `embedded` (redb) and `etcd`.
+
+mod compactor;
+mod embedded;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +11,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use compactor::compact_periodically;
+pub use embedded::{Embedded, Options as EmbeddedOptions};
+
 pub type Revision = u64;
+
+/// guards around it. Both backends refuse more, so that a cluster can move from one to the other.
+pub const MAX_KEY_BYTES: usize = 4096;
+pub const MAX_VALUE_BYTES: usize = 1536 * 1024 - 4 * MAX_KEY_BYTES;
 
 /// A stored value and the revisions of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +41,16 @@ pub enum Expect {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Put { entry: Entry, previous: Option<Entry> },
+    Put {
+        entry: Entry,
+        previous: Option<Entry>,
+    },
     /// `previous` is what was deleted; `revision` is the deletion's own.
-    Delete { key: Arc<str>, revision: Revision, previous: Option<Entry> },
+    Delete {
+        key: Arc<str>,
+        revision: Revision,
+        previous: Option<Entry>,
+    },
 }
 
 /// All events of one revision window, in order; or the mark that everything up to a revision has been sent.
@@ -76,6 +91,9 @@ pub enum StoreError {
     /// The store cannot be reached now; the write may or may not have happened.
     #[error("store unavailable: {0}")]
     Unavailable(String),
+    /// The key or value cannot be stored by any backend: larger than `MAX_KEY_BYTES` or `MAX_VALUE_BYTES`, or empty key.
+    #[error("{what} of {size} bytes; the store takes 1 to {limit}")]
+    Size { what: &'static str, size: usize, limit: usize },
     #[error("{0}")]
     Open(String),
     #[error("store failed: {0}")]
@@ -87,9 +105,10 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 /// The one door to durable state. A returned `Ok` of a write means that it survives `kill -9` and power loss.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// The entry and the revision that the answer is consistent with.
     async fn get(&self, key: &str, at: At) -> Result<(Option<Entry>, Revision)>;
 
-    /// Keys in `[range.start, range.end)` in order, at most `limit` (0: all).
+    /// Keys in `[range.start, range.end)` in order, at most `limit` (0: all). An empty `end` means no upper bound.
     async fn range(&self, range: Range<String>, limit: usize, at: At) -> Result<RangeResult>;
 
     /// Writes and returns the new entry.
@@ -100,7 +119,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every event after revision `after`, once, in order, for keys that start with `prefix`. Ends with
     /// `Compacted` when history is gone, with `Unavailable` when the backend is lost (watch again from the last
-    /// revision seen). Never buffers without bound: a reader that falls behind gets `Compacted`.
+    /// revision seen). Never buffers without bound: a reader that falls behind gets `Compacted`. `Future` when
+    /// `after` is ahead of the store (its data was replaced). `Progress` comes once after the catch-up, then when
+    /// revisions passed that did not concern the prefix, and on `request_progress`.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<BoxStream<'static, Result<WatchItem>>>;
 
     /// Forgets history before `revision`.
@@ -108,18 +129,104 @@ pub trait Store: Send + Sync + 'static {
 
     async fn revision(&self) -> Result<Revision>;
 
+    /// The current revision R (linearizable); each open watch of this store soon delivers what it has up to R and
+    /// then a `Progress` of R or later, so a cache filled by a watch knows when it is as fresh as R.
+    async fn request_progress(&self) -> Result<Revision> {
+        self.revision().await
+    }
+
     /// Cheap check for health endpoints.
     async fn ready(&self) -> Result<()>;
 }
 
-/// The range of all keys that start with `prefix`.
+/// The range of all keys that start with `prefix`. The end is the least string that is greater than all of them;
+/// it is empty, which means unbounded, when there is none (`prefix` empty or made of the greatest character only).
 pub fn prefix_range(prefix: &str) -> Range<String> {
-    let mut end = prefix.as_bytes().to_vec();
+    let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
-        if last < 0x7f {
-            end.push(last + 1);
+        // UTF-8 sorts by code point, so the successor of the last character bounds the prefix.
+        if let Some(next) = successor(last) {
+            end.push(next);
             break;
         }
     }
-    prefix.to_owned()..String::from_utf8(end).unwrap_or_default()
+    prefix.to_owned()..end
+}
+
+fn successor(character: char) -> Option<char> {
+    match u32::from(character) + 1 {
+        // The surrogates between are no characters.
+        0xd800 => Some('\u{e000}'),
+        code => char::from_u32(code),
+    }
+}
+
+/// Whether every backend takes this key and value.
+fn check_size(key: &str, value: &[u8]) -> Result<()> {
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        return Err(StoreError::Size { what: "key", size: key.len(), limit: MAX_KEY_BYTES });
+    }
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(StoreError::Size { what: "value", size: value.len(), limit: MAX_VALUE_BYTES });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_ranges() {
+        let cases = [
+            ("a/", "a0"),
+            ("a", "b"),
+            ("pods/z", "pods/{"),
+            ("", ""),
+            ("a\u{7f}", "a\u{80}"),
+            ("é", "ê"),
+            ("a\u{d7ff}", "a\u{e000}"),
+            ("a\u{10ffff}", "b"),
+            ("\u{10ffff}", ""),
+        ];
+        for (prefix, end) in cases {
+            assert_eq!(prefix_range(prefix), prefix.to_owned()..end.to_owned(), "{prefix:?}");
+        }
+    }
+
+    #[test]
+    fn prefix_range_bounds_exactly_the_prefix() {
+        let keys = [
+            "a",
+            "a.",
+            "a/",
+            "a/\u{0}",
+            "a/b",
+            "a/~",
+            "a/\u{7f}",
+            "a/é",
+            "a/\u{10ffff}z",
+            "a0",
+            "ab",
+            "b",
+            "A/",
+        ];
+        for prefix in ["", "a", "a/", "a/b", "a0", "é", "z"] {
+            let range = prefix_range(prefix);
+            for key in keys {
+                let inside =
+                    key >= range.start.as_str() && (range.end.is_empty() || key < range.end.as_str());
+                assert_eq!(inside, key.starts_with(prefix), "{prefix:?} {key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert!(check_size("k", b"").is_ok());
+        assert!(check_size("k", &vec![0; MAX_VALUE_BYTES]).is_ok());
+        assert!(matches!(check_size("", b""), Err(StoreError::Size { what: "key", size: 0, .. })));
+        assert!(check_size(&"k".repeat(MAX_KEY_BYTES + 1), b"").is_err());
+        assert!(check_size("k", &vec![0; MAX_VALUE_BYTES + 1]).is_err());
+    }
 }
