@@ -1,12 +1,17 @@
 //! The kinds table: one row declares all that the server needs to know of a kind. The table is dynamic, because
 //! custom resources add rows at run time.
 
+mod registry;
+mod table;
+
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::field::FieldError;
 use crate::schema::Struct;
+
+pub use registry::{GroupVersion, Registry, Snapshot, split_api_version};
 
 /// One resource of one group and version.
 pub struct Kind {
@@ -30,6 +35,26 @@ pub struct Kind {
     pub stored_as: Option<(&'static str, &'static str)>,
 }
 
+impl Kind {
+    /// `apps/v1`; core's is `v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// Whether this is the row of that URL.
+    pub fn is(&self, group: &str, version: &str, resource: &str) -> bool {
+        self.group == group && self.version == version && self.resource == resource
+    }
+
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<Subresource> {
+        self.subresources.iter().copied().find(|s| s.name() == name)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subresource {
     /// Writes touch only `.status` (and what the kind allows beside it).
@@ -38,6 +63,17 @@ pub enum Subresource {
     Scale,
     /// Named ones that the server handles by code: `binding`, `eviction`, `log`, `exec`, `finalize` ….
     Other(&'static str),
+}
+
+impl Subresource {
+    /// The last part of the URL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Other(name) => name,
+        }
+    }
 }
 
 /// One column of the server-side table.
@@ -130,5 +166,79 @@ pub trait Strategy: Send + Sync {
     }
     fn from_stored(&self, obj: Value) -> Value {
         obj
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_schema_with_metadata() {
+        for kind in Registry::builtin().snapshot().kinds() {
+            assert!(kind.schema.field("metadata").is_some(), "{} {}", kind.group, kind.kind);
+            assert!(kind.schema.name.ends_with(&format!(".{}.{}", kind.version, kind.kind)), "{}", kind.schema.name);
+        }
+    }
+
+    #[test]
+    fn rows_have_as_many_cells_as_columns() {
+        let empty = serde_json::json!({"metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"}});
+        for kind in Registry::builtin().snapshot().kinds() {
+            let row = kind.strategy.row(&empty, 1_770_000_000);
+            assert_eq!(row.len(), kind.columns.len(), "{} {}", kind.group, kind.kind);
+        }
+    }
+
+    #[test]
+    fn rows_are_found_by_url_and_by_kind() {
+        let kinds = Registry::builtin().snapshot();
+        for (group, version, resource, kind) in [
+            ("", "v1", "pods", "Pod"),
+            ("", "v1", "events", "Event"),
+            ("events.k8s.io", "v1", "events", "Event"),
+            ("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
+            ("autoscaling.loadline.io", "v1alpha1", "scalingpolicies", "ScalingPolicy"),
+        ] {
+            let by_url = kinds.resource(group, version, resource).expect(resource);
+            let by_kind = kinds.kind(group, version, kind).expect(kind);
+            assert!(Arc::ptr_eq(by_url, by_kind), "{resource}");
+            assert!(Arc::ptr_eq(kinds.api_kind(&by_url.api_version(), kind).expect(kind), by_kind));
+        }
+        assert!(kinds.resource("apps", "v1", "pods").is_none());
+        assert!(kinds.kind("", "v2", "Pod").is_none());
+    }
+
+    #[test]
+    fn shared_objects_have_one_storage_version() {
+        let kinds = Registry::builtin().snapshot();
+        for (group, version, kind, stored) in [
+            ("events.k8s.io", "v1", "Event", "v1"),
+            ("autoscaling", "v1", "HorizontalPodAutoscaler", "autoscaling/v2"),
+            ("autoscaling", "v2", "HorizontalPodAutoscaler", "autoscaling/v2"),
+            ("", "v1", "Pod", "v1"),
+        ] {
+            let row = kinds.kind(group, version, kind).expect(kind);
+            assert_eq!(kinds.storage(row).api_version(), stored, "{group}/{version} {kind}");
+        }
+    }
+
+    #[test]
+    fn the_preferred_version_comes_first() {
+        let groups = Registry::builtin().snapshot().groups();
+        assert_eq!(groups.first(), Some(&("", vec!["v1"])));
+        assert!(groups.contains(&("autoscaling", vec!["v2", "v1"])));
+    }
+
+    #[test]
+    fn rows_come_and_go_without_disturbing_snapshots() {
+        let registry = Registry::builtin();
+        let before = registry.snapshot();
+        assert!(registry.remove("", "v1", "pods"));
+        assert!(!registry.remove("", "v1", "pods"));
+        assert!(registry.snapshot().resource("", "v1", "pods").is_none());
+        assert!(before.resource("", "v1", "pods").is_some());
+        let lease = Registry::builtin().snapshot().kinds().len();
+        assert_eq!(registry.snapshot().kinds().len() + 1, lease);
     }
 }
