@@ -1,11 +1,11 @@
 //! The default store: one directory, one process, one redb file.
 //!
 //! On disk every write is one record under its revision; in memory an index says which revisions each key has. A
-//! write therefore appends to the end of one B-tree, which makes commits small. `writer` commits, `watch` reads
-//! forward from any revision, `file` guards the directory.
+//! write therefore appends to the end of one B-tree, which makes commits small. `writer` commits, `history` reads
+//! events back for old watchers, `file` guards the directory.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,16 +17,16 @@ use tracing::info;
 use self::file::{COMPACTED_KEY, EVENTS, META, StoreFile};
 use self::index::{Index, Version};
 use self::record::Record;
-use self::state::{FIRST_REVISION, Recent, State};
-use self::watch::Watchers;
+use self::state::{FIRST_REVISION, State};
 use self::writer::{Changes, Job, Queue};
+use crate::feed::{self, Feed, Found, Source, locked};
 use crate::{At, Entry, Expect, RangeResult, Result, Revision, Store, StoreError, WatchItem, check_size};
 
 mod file;
+mod history;
 mod index;
 mod record;
 mod state;
-mod watch;
 mod writer;
 
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ struct Shared {
     file: RwLock<Option<StoreFile>>,
     state: RwLock<State>,
     queue: Mutex<Queue>,
-    watchers: Watchers,
+    feed: Feed,
 }
 
 impl Embedded {
@@ -63,16 +63,15 @@ impl Embedded {
         let dir = dir.as_ref();
         let started = std::time::Instant::now();
         let file = StoreFile::open(dir, options.cache_bytes)?;
-        let (state, garbage) =
-            load_state(&file, &options).map_err(|error| file::damaged(dir, &error.to_string()))?;
+        let (state, garbage) = load_state(&file).map_err(|error| file::damaged(dir, &error.to_string()))?;
         info!(dir = %dir.display(), revision = state.revision, elapsed = ?started.elapsed(), "store open");
-        Ok(Self::new(file, state, garbage))
+        Ok(Self::new(file, state, garbage, &options))
     }
 
-    fn new(file: StoreFile, state: State, garbage: Vec<Revision>) -> Self {
+    fn new(file: StoreFile, state: State, garbage: Vec<Revision>, options: &Options) -> Self {
         let shared = Shared {
             file: RwLock::new(Some(file)),
-            watchers: Watchers::new(state.revision),
+            feed: Feed::new(state.revision, options.recent_bytes),
             state: RwLock::new(state),
             queue: Mutex::new(Queue::with_garbage(garbage)),
         };
@@ -86,7 +85,7 @@ impl Embedded {
         let close = move || drop(shared.file.write().unwrap_or_else(PoisonError::into_inner).take());
         // Fails only when the runtime ends, which drops the file as well.
         let _ = tokio::task::spawn_blocking(close).await;
-        self.shared.watchers.wake_all();
+        self.shared.feed.wake_all();
     }
 
     async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
@@ -122,11 +121,9 @@ impl Shared {
         if changes.events.is_empty() && changes.compacted.is_none() {
             return;
         }
-        let keys: Vec<Arc<str>> =
-            changes.events.iter().map(|event| state::event_key(event).clone()).collect();
         let (revision, garbage) = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            state.publish(changes.events);
+            state.record(&changes.events);
             let garbage = changes.compacted.map(|compacted| {
                 state.compacted = compacted;
                 state.index.compact(compacted)
@@ -135,10 +132,8 @@ impl Shared {
         };
         if let Some(garbage) = garbage {
             locked(&self.queue).add_garbage(garbage);
-            // Those who are too far back shall learn it now.
-            self.watchers.wake_all();
         }
-        self.watchers.announce(&keys, revision);
+        self.feed.publish(changes.events, revision);
     }
 
     fn get(&self, key: &str, at: At) -> Result<(Option<Entry>, Revision)> {
@@ -171,6 +166,22 @@ impl Shared {
         let load = |(key, version): (Arc<str>, Version)| writer::load(&table, &key, version);
         let entries = found.into_iter().map(load).collect::<Result<_, _>>().map_err(read_failed)?;
         Ok(RangeResult { entries, more, count, revision })
+    }
+}
+
+#[async_trait]
+impl Source for Shared {
+    fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check_open()
+    }
+
+    async fn history(self: Arc<Self>, prefix: String, cursor: Revision) -> Result<Found> {
+        let read = move || history::read(&self, &prefix, cursor);
+        tokio::task::spawn_blocking(read).await.map_err(|error| StoreError::Unavailable(error.to_string()))?
     }
 }
 
@@ -209,7 +220,7 @@ impl Store for Embedded {
                 return Err(StoreError::Compacted { requested: after, oldest: state.compacted });
             }
         }
-        Ok(Box::pin(watch::watch(self.shared.clone(), prefix, after)))
+        Ok(Box::pin(feed::watch(self.shared.clone(), prefix, after)))
     }
 
     async fn compact(&self, revision: Revision) -> Result<()> {
@@ -223,18 +234,13 @@ impl Store for Embedded {
 
     async fn request_progress(&self) -> Result<Revision> {
         let revision = self.revision().await?;
-        self.shared.watchers.request_progress();
+        self.shared.feed.want_progress(revision);
         Ok(revision)
     }
 
     async fn ready(&self) -> Result<()> {
         locked(&self.shared.queue).check()
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What the locks guard is whole between statements; a panic elsewhere does not spoil it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn closed() -> StoreError {
@@ -249,7 +255,7 @@ fn read_failed(error: redb::Error) -> StoreError {
 }
 
 /// Rebuilds the index. Also returns the records that a compaction left behind when the process ended.
-fn load_state(file: &StoreFile, options: &Options) -> Result<(State, Vec<Revision>), redb::Error> {
+fn load_state(file: &StoreFile) -> Result<(State, Vec<Revision>), redb::Error> {
     let transaction = file.database.begin_read()?;
     let compacted = transaction.open_table(META)?.get(COMPACTED_KEY)?.map_or(0, |revision| revision.value());
     let table = transaction.open_table(EVENTS)?;
@@ -264,6 +270,5 @@ fn load_state(file: &StoreFile, options: &Options) -> Result<(State, Vec<Revisio
         index.load(record.key, Version { modified: at.value(), created: record.created });
     }
     let garbage = if compacted == 0 { Vec::new() } else { index.compact(compacted) };
-    let recent = Recent::new(options.recent_bytes);
-    Ok((State { index, revision, compacted, recent }, garbage))
+    Ok((State { index, revision, compacted }, garbage))
 }

@@ -1,8 +1,12 @@
+//! Keys, bytes, revisions and watches, with etcd's semantics. Knows no kind and no JSON.
 //!
 //! One cluster revision counts every write; events are totally ordered by it. Two backends answer to one contract
+//! suite (`testing`, behind the feature of that name): `embedded` (redb) and `etcd`.
 
 mod compactor;
 mod embedded;
+mod etcd;
+mod feed;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,9 +17,11 @@ use futures::stream::BoxStream;
 
 pub use compactor::compact_periodically;
 pub use embedded::{Embedded, Options as EmbeddedOptions};
+pub use etcd::{Config as EtcdConfig, Etcd, Tls as EtcdTls};
 
 pub type Revision = u64;
 
+/// The largest key in bytes, and the largest value: what fits into one etcd request (1.5 MiB) with room for the
 /// guards around it. Both backends refuse more, so that a cluster can move from one to the other.
 pub const MAX_KEY_BYTES: usize = 4096;
 pub const MAX_VALUE_BYTES: usize = 1536 * 1024 - 4 * MAX_KEY_BYTES;

@@ -10,10 +10,11 @@ use redb::{ReadableTable, Table};
 use tokio::sync::oneshot;
 use tracing::error;
 
+use super::Shared;
 use super::file::{COMPACTED_KEY, EVENTS, META};
 use super::index::Version;
 use super::record::Record;
-use super::{Shared, locked};
+use crate::feed::locked;
 use crate::{Entry, Event, Expect, Result, Revision, StoreError};
 
 /// One commit takes at most this much, so that no writer waits long behind a flood.
