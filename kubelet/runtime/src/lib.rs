@@ -13,6 +13,12 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+mod cgroup;
+pub mod docker;
+pub mod tar;
+
+pub use docker::{Docker, DockerConfig};
+
 pub type Labels = BTreeMap<String, String>;
 pub type SharedRuntime = Arc<dyn Runtime>;
 
@@ -208,6 +214,7 @@ pub enum Output {
 /// A running exec or attach: its output ends when the process does.
 pub struct Session {
     pub output: BoxStream<'static, Result<Output>>,
+    /// Shut it down (`AsyncWriteExt::shutdown`) to give the process end-of-file; dropping it does not.
     pub stdin: Option<std::pin::Pin<Box<dyn AsyncWrite + Send>>>,
     pub control: Box<dyn SessionControl>,
 }
@@ -266,7 +273,12 @@ pub trait Runtime: Send + Sync + 'static {
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<Image>;
 
     /// Runs to its end within `timeout`, for probes.
-    async fn exec_sync(&self, id: &str, command: &[String], timeout: std::time::Duration) -> Result<ExecResult>;
+    async fn exec_sync(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: std::time::Duration,
+    ) -> Result<ExecResult>;
     async fn exec(&self, id: &str, command: &[String], tty: bool, stdin: bool) -> Result<Session>;
     async fn attach(&self, id: &str, tty: bool, stdin: bool) -> Result<Session>;
     async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Output>>>;

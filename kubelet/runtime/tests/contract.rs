@@ -1,0 +1,9 @@
+//! One contract, every runtime: the cases of `cases.rs` on Docker and on the simulator, and beside them what only
+//! one of the two can show. The Docker part needs a daemon and root; without them it says so and passes.
+
+#[path = "contract/cases.rs"]
+mod cases;
+#[path = "contract/docker.rs"]
+mod docker;
+#[path = "contract/support.rs"]
+mod support;
