@@ -7,6 +7,8 @@ mod compactor;
 mod embedded;
 mod etcd;
 mod feed;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 use std::ops::Range;
 use std::sync::Arc;
