@@ -15,9 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 mod cgroup;
 pub mod docker;
+pub mod sim;
 pub mod tar;
 
 pub use docker::{Docker, DockerConfig};
+pub use sim::{Sim, SimConfig};
 
 pub type Labels = BTreeMap<String, String>;
 pub type SharedRuntime = Arc<dyn Runtime>;

@@ -101,10 +101,11 @@ impl Core {
         let Ok(pid) = i32::try_from(pid) else { return };
         // The number may be somebody else's by now, or belong to another process namespace than ours.
         let cgroups = tokio::fs::read_to_string(format!("/proc/{pid}/cgroup")).await.unwrap_or_default();
-        if pid > 1 && cgroups.contains(container) {
-            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                debug!(%error, pid, "exec that timed out could not be killed");
-            }
+        if pid > 1
+            && cgroups.contains(container)
+            && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL)
+        {
+            debug!(%error, pid, "exec that timed out could not be killed");
         }
     }
 
