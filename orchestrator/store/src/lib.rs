@@ -26,7 +26,7 @@ pub type Revision = u64;
 /// The largest key in bytes, and the largest value: what fits into one etcd request (1.5 MiB) with room for the
 /// guards around it. Both backends refuse more, so that a cluster can move from one to the other.
 pub const MAX_KEY_BYTES: usize = 4096;
-pub const MAX_VALUE_BYTES: usize = 1536 * 1024 - 4 * MAX_KEY_BYTES;
+pub const MAX_VALUE_BYTES: usize = 1536 * 1024 - 8 * MAX_KEY_BYTES;
 
 /// A stored value and the revisions of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]

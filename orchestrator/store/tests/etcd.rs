@@ -71,22 +71,17 @@ async fn one_of_three_members_dies_under_load() {
     let store = connect(&cluster).await;
     let start = store.revision().await.unwrap();
     let mut reader = Reader::new(store.watch("k/", start).await.unwrap());
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                for number in 0..WRITES {
-                    put_surely(&store, &format!("k/{writer}/{number}")).await;
-                }
-            })
-        })
-        .collect();
-    reader.take(WRITERS * WRITES / 4).await;
-    // The one that the store talks to; it may lead as well.
-    cluster.kill(0);
-    for writer in writers {
-        writer.await.unwrap();
-    }
+    let writers = (0..WRITERS).map(async |writer| {
+        for number in 0..WRITES {
+            put_surely(&store, &format!("k/{writer}/{number}")).await;
+        }
+    });
+    let killer = async {
+        reader.take(WRITERS * WRITES / 4).await;
+        // The one that the store talks to; it may lead as well.
+        cluster.kill(0);
+    };
+    tokio::join!(futures::future::join_all(writers), killer);
     reader.take(WRITERS * WRITES * 3 / 4).await;
     let found = store.range(prefix_range("k/"), 0, At::Latest).await.unwrap();
     assert_eq!(found.entries.len(), WRITERS * WRITES);

@@ -495,7 +495,7 @@ async fn compaction(store: Shared, space: String) {
     let start = store.revision().await.unwrap();
     let old = put(&store, &name("a"), "1").await;
     let gone = put(&store, &name("gone"), "1").await;
-    store.delete(&gone.key, Expect::Any).await.unwrap();
+    let (deleted, _) = store.delete(&gone.key, Expect::Any).await.unwrap();
     let kept = put(&store, &name("b"), "1").await;
     let new = put(&store, &name("a"), "2").await;
     let oldest = new.mod_revision;
@@ -506,15 +506,24 @@ async fn compaction(store: Shared, space: String) {
         for result in [
             store.get(&name("a"), At::Revision(at)).await.map(drop),
             store.range(prefix_range(&space), 1, At::Revision(at)).await.map(drop),
-            first_item(&store, &space, at - 1).await,
         ] {
             match result {
                 Err(StoreError::Compacted { requested, oldest: found }) => {
-                    assert!(requested == at || requested == at - 1);
-                    assert_eq!(found, oldest);
+                    assert_eq!((requested, found), (at, oldest));
                 }
                 other => panic!("at {at}: {other:?}"),
             }
+        }
+        // A watch may still know by itself what the store has forgotten, but then all of it.
+        let written =
+            [old.mod_revision, gone.mod_revision, deleted, kept.mod_revision, oldest, later.mod_revision];
+        let expected: Vec<Revision> = written.into_iter().filter(|revision| *revision >= at).collect();
+        match watch_all(&store, &space, at - 1, later.mod_revision).await {
+            Ok(seen) => assert_eq!(seen, expected, "watch after {}", at - 1),
+            Err(StoreError::Compacted { requested, oldest: found }) => {
+                assert_eq!((requested, found), (at - 1, oldest));
+            }
+            Err(error) => panic!("watch after {}: {error}", at - 1),
         }
     }
     assert_eq!(store.get(&name("a"), At::Revision(oldest)).await.unwrap().0, Some(new.clone()));
@@ -533,14 +542,20 @@ async fn compaction(store: Shared, space: String) {
     put(&store, &gone.key, "again").await;
 }
 
-/// A watch that is too late says so at once or with its first item.
-async fn first_item(store: &Shared, prefix: &str, after: Revision) -> crate::Result<()> {
-    use futures::StreamExt;
-    match store.watch(prefix, after).await?.next().await {
-        Some(Ok(WatchItem::Events(_) | WatchItem::Progress(_))) => Ok(()),
-        Some(Err(error)) => Err(error),
-        None => panic!("the watch ended without an error"),
+async fn watch_all(
+    store: &Shared,
+    prefix: &str,
+    after: Revision,
+    upto: Revision,
+) -> crate::Result<Vec<Revision>> {
+    let mut reader = Reader::new(store.watch(prefix, after).await?);
+    let mut seen = Vec::new();
+    while reader.reached < upto {
+        if let WatchItem::Events(events) = reader.item().await? {
+            seen.extend(events.iter().map(revision));
+        }
     }
+    Ok(seen)
 }
 
 /// A reader that sleeps through a compaction gets what is left without a gap, or is told that it is too late.
