@@ -14,6 +14,7 @@ mod observe;
 mod pause;
 mod privilege;
 mod spec;
+mod wire;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -107,6 +108,7 @@ pub struct Docker {
 /// What the parts of this module share.
 pub(crate) struct Core {
     client: bollard::Docker,
+    wire: wire::Wire,
     config: DockerConfig,
     abilities: Abilities,
     architecture: String,
@@ -147,6 +149,7 @@ impl Docker {
         let hierarchies = Hierarchies::of_this_process()
             .map_err(|error| RuntimeError::Failed { step: "find the cgroups", reason: error.to_string() })?;
         let core = Arc::new(Core {
+            wire: wire::Wire::new(&config.socket, client.client_version()),
             client,
             config,
             abilities: Abilities { driver, oom_floor },

@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error;
-use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults};
-use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder, WaitContainerOptions,
-};
+use bollard::exec::{CreateExecOptions, ResizeExecOptions};
+use bollard::query_parameters::{ResizeContainerTTYOptionsBuilder, WaitContainerOptions};
 use futures::{StreamExt, TryStreamExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::io::AsyncWrite;
 use tracing::debug;
 
-use super::{Core, errors, logs};
+use super::{Core, errors, wire};
 use crate::{ExecResult, Output, Result, RuntimeError, Session, SessionControl};
 
 /// What a probe's result may hold, as in the kubelet.
@@ -74,18 +73,28 @@ impl Core {
     }
 
     async fn start_exec(&self, exec_id: &str, tty: bool, stdin: bool) -> Result<Session> {
-        let options = StartExecOptions { detach: false, tty, output_capacity: None };
-        let answer = self.client.start_exec(exec_id, Some(options)).await;
-        let started = answer.map_err(|error| errors::classify("start exec", exec_id, error))?;
-        let StartExecResults::Attached { output, input } = started else {
-            return Err(RuntimeError::Failed { step: "start exec", reason: "docker detached it".into() });
-        };
-        let subject = exec_id.to_owned();
-        let output = output
-            .map_ok(logs::output)
-            .map_err(move |error| errors::classify("read exec output", &subject, error));
+        let body = format!(r#"{{"Detach":false,"Tty":{tty}}}"#);
         let control = ExecControl { client: self.client.clone(), exec_id: exec_id.to_owned() };
-        Ok(Session { output: output.boxed(), stdin: stdin.then_some(input), control: Box::new(control) })
+        self.session(&format!("/exec/{exec_id}/start"), body, "start exec", tty, stdin, Box::new(control))
+            .await
+    }
+
+    async fn session(
+        &self,
+        path: &str,
+        body: String,
+        step: &'static str,
+        tty: bool,
+        stdin: bool,
+        control: Box<dyn SessionControl>,
+    ) -> Result<Session> {
+        let answer = self.wire.hijack(path, body).await;
+        let (read, write) = answer.map_err(|error| errors::classify(step, path, error))?;
+        let subject = path.to_owned();
+        let broken = move |error: std::io::Error| errors::classify(step, &subject, error.into());
+        let output = wire::output(read, tty).map_err(broken).boxed();
+        let stdin = stdin.then(|| Box::pin(write) as std::pin::Pin<Box<dyn AsyncWrite + Send>>);
+        Ok(Session { output, stdin, control })
     }
 
     /// Docker has no call that ends an exec. Left alone, hung probes would pile up in the container.
@@ -109,31 +118,15 @@ impl Core {
         }
     }
 
+    /// The container itself knows whether it has a terminal; `tty` is only what the caller believes.
     pub(crate) async fn attach(&self, id: &str, tty: bool, stdin: bool) -> Result<Session> {
-        let observed = self.observe(id).await?;
-        if observed.tty != tty {
-            let has = if observed.tty { "has" } else { "has not" };
-            debug!(id, tty, "attach asks for another terminal mode than the container {has}");
+        let has_tty = self.observe(id).await?.tty;
+        if has_tty != tty {
+            debug!(id, has_tty, "attach asks for another terminal mode than the container has");
         }
-        let options = AttachContainerOptionsBuilder::new()
-            .stream(true)
-            .stdin(stdin)
-            .stdout(true)
-            .stderr(!observed.tty)
-            .build();
-        let answer = self.client.attach_container(id, Some(options)).await;
-        let attached = answer.map_err(|error| errors::classify("attach", id, error))?;
-        let subject = id.to_owned();
-        let output = attached
-            .output
-            .map_ok(logs::output)
-            .map_err(move |error| errors::classify("read attached output", &subject, error));
+        let path = format!("/containers/{id}/attach?stream=1&stdout=1&stderr=1&stdin={stdin}");
         let control = AttachControl { client: self.client.clone(), id: id.to_owned() };
-        Ok(Session {
-            output: output.boxed(),
-            stdin: stdin.then_some(attached.input),
-            control: Box::new(control),
-        })
+        self.session(&path, String::new(), "attach", has_tty, stdin, Box::new(control)).await
     }
 }
 

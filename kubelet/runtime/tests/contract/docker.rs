@@ -95,6 +95,8 @@ async fn docker_runs_real_processes() {
         ("exec timeout", Box::pin(exec_timeout(subject))),
         ("log times", Box::pin(log_times(subject))),
         ("terminal", Box::pin(terminal(subject))),
+        ("terminal bytes", Box::pin(terminal_bytes(subject))),
+        ("daemon comes back", Box::pin(daemon_comes_back(subject))),
         ("pull fails", Box::pin(pull_fails(subject))),
         ("foreign containers", Box::pin(foreign_containers(subject))),
         ("pod cgroup", Box::pin(pod_cgroup(subject))),
@@ -419,6 +421,88 @@ async fn terminal(subject: &Subject) {
     assert_eq!(session.control.exit_code().await.unwrap(), 9);
 }
 
+/// Nothing in a terminal's bytes may be taken for the head of a frame.
+async fn terminal_bytes(subject: &Subject) {
+    let pod = subject.pod("bytes").await;
+    let id = subject.server(&pod).await;
+    let command = ["/bin/sh", "-c", "printf '\\001\\000\\000\\000\\377\\377\\377\\377x'"].map(str::to_owned);
+    let mut session = subject.runtime.exec(&id, &command, true, false).await.unwrap();
+    let output: Vec<Output> = session.output.by_ref().try_collect().await.unwrap();
+    let bytes: Vec<u8> = output
+        .iter()
+        .flat_map(|piece| match piece {
+            Output::Stdout(bytes) | Output::Stderr(bytes) => bytes.to_vec(),
+        })
+        .collect();
+    assert_eq!(bytes, b"\x01\0\0\0\xff\xff\xff\xffx");
+}
+
+/// Carries the daemon's socket under another name, so that it can be away without disturbing others.
+async fn carry(path: std::path::PathBuf) {
+    let _ = std::fs::remove_file(&path);
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (mut near, _) = listener.accept().await.unwrap();
+        connections.spawn(async move {
+            let mut far = tokio::net::UnixStream::connect(SOCKET).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+    }
+}
+
+async fn daemon_comes_back(subject: &Subject) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("docker.sock");
+    let link = tokio::spawn(carry(socket.clone()));
+    let config = DockerConfig {
+        socket: socket.to_str().unwrap().to_owned(),
+        ..DockerConfig::new(&subject.cluster, "node")
+    };
+    let runtime = eventually(Duration::from_secs(5), async || {
+        Docker::connect(config.clone()).await.map_err(|error| error.to_string())
+    })
+    .await;
+    let pod = subject.pod("away").await;
+    let id = subject.server(&pod).await;
+    let state = async |runtime: &Docker| {
+        let all = runtime.containers(None).await.map_err(|error| error.to_string())?;
+        let found = all.into_iter().find(|one| one.id == id).map(|one| one.state);
+        found.ok_or_else(|| "not listed".to_owned())
+    };
+    assert_eq!(state(&runtime).await, Ok(ContainerState::Running));
+    let events = Events::of(&runtime);
+    let began = Instant::now();
+    link.abort();
+    assert!(link.await.unwrap_err().is_cancelled());
+    let error = runtime.containers(None).await.unwrap_err();
+    assert!(matches!(error, RuntimeError::Unavailable(_)), "{error}");
+    // It ends while nobody looks; the files of the cgroup still tell of the others.
+    subject.runtime.stop_container(&id, Duration::from_secs(5)).await.unwrap();
+    let link = tokio::spawn(carry(socket));
+    events.after(began, &RuntimeEvent::Lost).await;
+    assert_eq!(state(&runtime).await, Ok(ContainerState::Exited));
+    // And events flow again.
+    let began = Instant::now();
+    let next = subject.server(&pod_again(subject, &pod).await).await;
+    let changed = RuntimeEvent::Changed {
+        sandbox_id: subject.find(&next).await.unwrap().sandbox_id,
+        pod_uid: pod.uid.clone(),
+    };
+    events.after(began, &changed).await;
+    link.abort();
+}
+
+/// The same pod's next sandbox.
+async fn pod_again(subject: &Subject, pod: &loadline_runtime::Sandbox) -> loadline_runtime::Sandbox {
+    let config = loadline_runtime::SandboxConfig {
+        uid: pod.uid.clone(),
+        attempt: pod.attempt + 1,
+        ..subject.pod_config(&pod.name)
+    };
+    subject.runtime.run_sandbox(&config).await.unwrap()
+}
+
 async fn pull_fails(subject: &Subject) {
     let error = subject.runtime.pull(MISSING_IMAGE, None).await.unwrap_err();
     let RuntimeError::Pull { image, reason } = &error else { panic!("{error:?}") };
@@ -462,4 +546,49 @@ async fn pod_cgroup(subject: &Subject) {
         let _ = std::fs::remove_dir(pod_level.parent().unwrap());
         assert!(!left, "{pod_level:?} is left");
     }
+}
+
+/// CPU time of this process so far, in seconds (utime and stime of proc(5), in hundredths).
+fn own_cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, not a test: cargo test --release -p loadline-runtime -- --ignored --nocapture cost"]
+async fn cost_of_fifty_pods() {
+    let Some((subject, _cleanup)) = subject().await else { return };
+    const PODS: usize = 50;
+    let began = Instant::now();
+    for n in 0..PODS {
+        let pod = subject.pod(&format!("cost-{n}")).await;
+        subject.start(&pod, &subject.container("sleep 1000", &[])).await;
+    }
+    println!("{} ms per pod to start, one after another", began.elapsed().as_millis() / PODS as u128);
+    eventually(Duration::from_secs(20), async || {
+        let read = subject.runtime.stats().await.unwrap().len();
+        if read == PODS { Ok(()) } else { Err(read.to_string()) }
+    })
+    .await;
+    const ROUNDS: usize = 200;
+    let (began, cpu) = (Instant::now(), own_cpu());
+    for _ in 0..ROUNDS {
+        subject.runtime.stats().await.unwrap();
+    }
+    let (wall, cpu) = (began.elapsed().as_secs_f64(), own_cpu() - cpu);
+    let per = |seconds: f64| seconds * 1000.0 / ROUNDS as f64;
+    println!("stats of {PODS} pods: {:.2} ms, {:.2} ms of CPU", per(wall), per(cpu));
+    let began = Instant::now();
+    for _ in 0..20 {
+        subject.runtime.containers(None).await.unwrap();
+    }
+    println!("list of {PODS} pods' containers: {:.1} ms", began.elapsed().as_secs_f64() * 50.0);
+    let began = Instant::now();
+    let id = &subject.runtime.containers(None).await.unwrap()[0].id;
+    let command = ["/bin/true".to_owned()];
+    for _ in 0..20 {
+        subject.runtime.exec_sync(id, &command, Duration::from_secs(10)).await.unwrap();
+    }
+    println!("exec probe: {:.1} ms", began.elapsed().as_secs_f64() * 50.0);
 }

@@ -154,10 +154,10 @@ impl Drop for Events {
     }
 }
 
+pub(crate) type Case<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// Runs all cases even when one fails, so that a failure does not hide others, and names those that failed.
-pub(crate) async fn run_all<'a>(
-    cases: Vec<(&'static str, std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>)>,
-) {
+pub(crate) async fn run_all(cases: Vec<(&'static str, Case<'_>)>) {
     use futures::FutureExt;
     let mut failed = Vec::new();
     for (name, case) in cases {
