@@ -3,12 +3,14 @@
 //! Knows no server and no component.
 
 pub mod cache;
+mod delegated;
 pub mod events;
 pub mod queue;
 pub mod supervise;
 pub mod telemetry;
 
 pub use cache::{Cache, Change};
+pub use delegated::Delegated;
 pub use events::EventSink;
 pub use queue::WorkQueue;
 pub use supervise::Scope;
