@@ -22,6 +22,8 @@ use self::writer::{Changes, Job, Queue};
 use crate::feed::{self, Feed, Found, Source, locked};
 use crate::{At, Entry, Expect, RangeResult, Result, Revision, Store, StoreError, WatchItem, check_size};
 
+#[cfg(test)]
+mod fault_tests;
 mod file;
 mod history;
 mod index;

@@ -1,5 +1,7 @@
 //! The embedded store as a user of the crate sees it: the contract, restarts, and directories it must refuse.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! The etcd backend on real members: one, three, and members that die under it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

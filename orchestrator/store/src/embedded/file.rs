@@ -55,8 +55,10 @@ impl StoreFile {
     /// On a backend of the caller's (fault tests).
     #[cfg(test)]
     pub(super) fn on_backend(backend: impl redb::StorageBackend) -> Self {
-        let database = redb::Builder::new().create_with_backend(backend).unwrap();
-        initialize(&database).unwrap();
+        let database = builder(1 << 20).create_with_backend(backend).unwrap();
+        if read_format(&database).unwrap().is_none() {
+            initialize(&database).unwrap();
+        }
         StoreFile { database, _lock: None }
     }
 }

@@ -387,7 +387,7 @@ async fn watch_from_the_past(store: Shared, space: String) {
     let second = put(&store, &key, "2").await;
     let (deleted, _) = store.delete(&key, Expect::Any).await.unwrap();
     let third = put(&store, &key, "").await;
-    let all = vec![
+    let all = [
         Event::Put { entry: first.clone(), previous: None },
         Event::Put { entry: second.clone(), previous: Some(first.clone()) },
         Event::Delete { key: key.as_str().into(), revision: deleted, previous: Some(second.clone()) },
