@@ -49,6 +49,16 @@ pub(crate) enum Directories {
     V2(PathBuf),
 }
 
+impl Directories {
+    fn mention(&self, id: &str) -> bool {
+        let mentions = |directory: &PathBuf| directory.to_string_lossy().contains(id);
+        match self {
+            Self::V1 { cpuacct, memory, .. } => cpuacct.iter().chain(memory).all(mentions),
+            Self::V2(directory) => mentions(directory),
+        }
+    }
+}
+
 impl Hierarchies {
     pub(crate) fn of_this_process() -> io::Result<Self> {
         Ok(Self::from_mountinfo(&std::fs::read_to_string("/proc/self/mountinfo")?))

@@ -7,6 +7,8 @@
 mod cases;
 #[path = "contract/docker.rs"]
 mod docker;
+#[path = "contract/registry.rs"]
+mod registry;
 #[path = "contract/sim.rs"]
 mod sim;
 #[path = "contract/support.rs"]

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use jiff::Timestamp;
+use nix::errno::Errno;
 use tracing::debug;
 
 use super::parse::{V1, V2};
@@ -22,9 +24,21 @@ struct Source {
 }
 
 impl Source {
-    fn open(directory: Option<&Path>, name: &str) -> Self {
-        let file = directory.and_then(|directory| File::open(directory.join(name)).ok());
-        Self { file, buffer: Vec::new() }
+    /// Absent or forbidden is for good; being out of file handles is not, and an error.
+    fn open(directory: Option<&Path>, name: &str) -> io::Result<Self> {
+        let opened = directory.map(|directory| File::open(directory.join(name))).transpose();
+        let file = match opened {
+            Err(error)
+                if matches!(
+                    error.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::EMFILE | Errno::ENFILE)
+                ) =>
+            {
+                return Err(error);
+            }
+            opened => opened.ok().flatten(),
+        };
+        Ok(Self { file, buffer: Vec::new() })
     }
 
     /// The file as it is now. Reading at offset 0 makes the kernel write the figures anew.
@@ -66,35 +80,35 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(pid: u32, directories: &Directories) -> Self {
+    fn open(pid: u32, directories: &Directories) -> io::Result<Self> {
         let files = match directories {
             Directories::V1 { cpu, cpuacct, memory, pids } => {
                 let at = |directory: &Option<_>, name| Source::open(directory.as_deref(), name);
                 Files::V1(Box::new([
-                    at(cpu, "cpu.stat"),
-                    at(cpuacct, "cpuacct.usage"),
-                    at(cpuacct, "cpuacct.usage_user"),
-                    at(cpuacct, "cpuacct.usage_sys"),
-                    at(memory, "memory.usage_in_bytes"),
-                    at(memory, "memory.stat"),
-                    at(memory, "memory.limit_in_bytes"),
-                    at(memory, "memory.oom_control"),
-                    at(pids, "cgroup.procs"),
+                    at(cpu, "cpu.stat")?,
+                    at(cpuacct, "cpuacct.usage")?,
+                    at(cpuacct, "cpuacct.usage_user")?,
+                    at(cpuacct, "cpuacct.usage_sys")?,
+                    at(memory, "memory.usage_in_bytes")?,
+                    at(memory, "memory.stat")?,
+                    at(memory, "memory.limit_in_bytes")?,
+                    at(memory, "memory.oom_control")?,
+                    at(pids, "cgroup.procs")?,
                 ]))
             }
             Directories::V2(directory) => {
                 let at = |name| Source::open(Some(directory), name);
                 Files::V2(Box::new([
-                    at("cpu.stat"),
-                    at("memory.current"),
-                    at("memory.stat"),
-                    at("memory.max"),
-                    at("memory.events"),
-                    at("cgroup.procs"),
+                    at("cpu.stat")?,
+                    at("memory.current")?,
+                    at("memory.stat")?,
+                    at("memory.max")?,
+                    at("memory.events")?,
+                    at("cgroup.procs")?,
                 ]))
             }
         };
-        Self { pid, files }
+        Ok(Self { pid, files })
     }
 
     /// `None` when not one file could be read: the container is gone.
@@ -135,6 +149,12 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
+    /// The cgroup must bear the container's id: the process may have ended and its number be another's.
+    fn open(hierarchies: &Hierarchies, id: &str, pid: u32) -> io::Result<Option<Reader>> {
+        let directories = hierarchies.of_process(pid)?.filter(|directories| directories.mention(id));
+        directories.map(|directories| Reader::open(pid, &directories)).transpose()
+    }
+
     /// One reading of each of these containers (id, process on the host); those that cannot be read are left out.
     pub(crate) fn read(
         &mut self,
@@ -146,12 +166,12 @@ impl Readers {
         let mut all = Vec::with_capacity(running.len());
         for (id, pid) in running {
             if !self.by_container.contains_key(id) {
-                match hierarchies.of_process(*pid) {
-                    Ok(Some(directories)) => {
-                        self.by_container.insert(id.clone(), Reader::open(*pid, &directories));
+                match Self::open(hierarchies, id, *pid) {
+                    Ok(Some(reader)) => {
+                        self.by_container.insert(id.clone(), reader);
                     }
                     Ok(None) => debug!(id, pid, "no cgroup found for the container"),
-                    Err(error) => debug!(%error, id, pid, "the container's process could not be looked up"),
+                    Err(error) => debug!(%error, id, pid, "the container's cgroup could not be opened"),
                 }
             }
             let Some(reader) = self.by_container.get_mut(id) else { continue };
@@ -176,14 +196,14 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("cpu.stat", "usage_usec 1\n");
         write("cgroup.procs", &"12345\n".repeat(5_000));
-        let mut reader = Reader::open(1, &Directories::V2(dir.path().into()));
+        let mut reader = Reader::open(1, &Directories::V2(dir.path().into())).unwrap();
         let mut scratch = Vec::new();
         let first = reader.read(&mut scratch).unwrap();
         assert_eq!((first.cpu_usage_nanos, first.processes), (Some(1000), Some(5_000)));
         assert_eq!(first.memory_usage, None);
         write("cpu.stat", "usage_usec 2\n");
         assert_eq!(reader.read(&mut scratch).unwrap().cpu_usage_nanos, Some(2000));
-        let mut gone = Reader::open(1, &Directories::V2(dir.path().join("gone")));
+        let mut gone = Reader::open(1, &Directories::V2(dir.path().join("gone"))).unwrap();
         assert_eq!(gone.read(&mut scratch), None);
     }
 }

@@ -1,10 +1,14 @@
 //! Images: inspect, list, pull, import from an archive, and the pause image.
 
-use bollard::auth::DockerCredentials;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
+use bollard::errors::Error;
 use bollard::models::{ImageInspect, ImageSummary};
 use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptions};
 use bytes::Bytes;
 use futures::TryStreamExt;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{Core, errors, pause, spec};
 use crate::tar::Archive;
@@ -26,18 +30,18 @@ impl Core {
     }
 
     pub(crate) async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<Image> {
+        let failed = |error| errors::classify_pull(reference, error);
         let (name, tag) = split_reference(reference);
-        let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
-        let credentials = auth.map(|auth| DockerCredentials {
-            username: Some(auth.username.clone()),
-            password: Some(auth.password.clone()),
-            ..DockerCredentials::default()
-        });
-        let progress = self.client.create_image(Some(options), None, credentials);
-        progress
-            .try_for_each(|_| async { Ok(()) })
-            .await
-            .map_err(|error| errors::classify_pull(reference, error))?;
+        let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let path = format!("/images/create?fromImage={}&tag={}", encoded(name), encoded(tag));
+        let header = auth.map(|auth| ("X-Registry-Auth", auth_header(auth)));
+        let progress = self.wire.post(&path, header).await.map_err(failed)?;
+        let mut lines = BufReader::new(progress).lines();
+        while let Some(line) = lines.next_line().await.map_err(|error| failed(error.into()))? {
+            if let Some(error) = pull_error(&line) {
+                return Err(failed(Error::DockerStreamError { error }));
+            }
+        }
         self.image(reference).await?.ok_or_else(|| RuntimeError::Pull {
             image: reference.to_owned(),
             reason: "the pull ended without an error, but the image is not there".into(),
@@ -96,6 +100,20 @@ impl Core {
     }
 }
 
+/// Docker reads the URL-safe alphabet only (and takes anything else for "no credentials"), which is why the client
+/// library's pull is not used.
+fn auth_header(auth: &RegistryAuth) -> String {
+    let json = serde_json::json!({ "username": auth.username, "password": auth.password });
+    URL_SAFE.encode(json.to_string())
+}
+
+/// A pull that fails on the way still answers 200, and says so in a line of its progress.
+fn pull_error(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let words = line.pointer("/errorDetail/message").or_else(|| line.get("error"))?;
+    words.as_str().map(str::to_owned)
+}
+
 /// Without a tag Docker would pull all of them.
 fn split_reference(reference: &str) -> (&str, &str) {
     if reference.contains('@') {
@@ -134,6 +152,22 @@ fn named(names: Vec<String>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pull_progress() {
+        let cases = [
+            (r#"{"status":"Downloading","progressDetail":{"current":1}}"#, None),
+            (r#"{"errorDetail":{"message":"no space"},"error":"no space left"}"#, Some("no space")),
+            (r#"{"error":"toomanyrequests"}"#, Some("toomanyrequests")),
+            ("", None),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(pull_error(line).as_deref(), expected, "{line}");
+        }
+        // In the common alphabet this has a slash and a plus.
+        let auth = RegistryAuth { username: "a".into(), password: "??>>~~".into() };
+        assert!(!auth_header(&auth).contains(['+', '/']));
+    }
 
     #[test]
     fn references() {

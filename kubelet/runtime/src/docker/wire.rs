@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, BodyStream, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use hyper::http::request::Builder;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadHalf, WriteHalf};
@@ -59,10 +60,26 @@ impl Wire {
     }
 
     /// A body that may never end.
-    pub(crate) async fn get(&self, path: &str) -> Result<impl AsyncRead + Send + 'static, Error> {
-        let request =
-            Request::get(format!("/v{}{path}", self.version)).header(HOST, "docker").body(Full::default())?;
-        let response = self.send(request).await?;
+    pub(crate) async fn get(&self, path: &str) -> Result<impl AsyncRead + Send + Unpin + 'static, Error> {
+        self.body(Request::get(format!("/v{}{path}", self.version))).await
+    }
+
+    /// Posts nothing but a header and reads the answer as it comes.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        header: Option<(&str, String)>,
+    ) -> Result<impl AsyncRead + Send + Unpin + 'static, Error> {
+        let request = Request::post(format!("/v{}{path}", self.version));
+        self.body(match header {
+            Some((name, value)) => request.header(name, value),
+            None => request,
+        })
+        .await
+    }
+
+    async fn body(&self, request: Builder) -> Result<impl AsyncRead + Send + Unpin + 'static, Error> {
+        let response = self.send(request.header(HOST, "docker").body(Full::default())?).await?;
         if response.status() != StatusCode::OK {
             return Err(refusal(response).await);
         }

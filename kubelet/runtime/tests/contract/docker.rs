@@ -8,12 +8,13 @@ use futures::{StreamExt, TryStreamExt};
 use loadline_runtime::docker::cgroup_directories;
 use loadline_runtime::tar::Archive;
 use loadline_runtime::{
-    ContainerConfig, ContainerState, Docker, DockerConfig, LogOptions, Mount, Output, Resources, Runtime,
-    RuntimeError, RuntimeEvent, Security, SharedRuntime,
+    ContainerConfig, ContainerState, Docker, DockerConfig, LogOptions, Mount, Output, RegistryAuth,
+    Resources, Runtime, RuntimeError, RuntimeEvent, Security, SharedRuntime,
 };
 use tokio::io::AsyncWriteExt;
 
 use crate::cases::{self, MISSING_IMAGE};
+use crate::registry::{PASSWORD, Registry, USER};
 use crate::support::{Events, Subject, eventually, limits, run_all, text, unique};
 
 const SOCKET: &str = "/var/run/docker.sock";
@@ -97,6 +98,7 @@ async fn docker_runs_real_processes() {
         ("terminal", Box::pin(terminal(subject))),
         ("terminal bytes", Box::pin(terminal_bytes(subject))),
         ("daemon comes back", Box::pin(daemon_comes_back(subject))),
+        ("pull with credentials", Box::pin(pull_with_credentials(subject))),
         ("pull fails", Box::pin(pull_fails(subject))),
         ("foreign containers", Box::pin(foreign_containers(subject))),
         ("pod cgroup", Box::pin(pod_cgroup(subject))),
@@ -508,6 +510,26 @@ async fn pull_fails(subject: &Subject) {
     let RuntimeError::Pull { image, reason } = &error else { panic!("{error:?}") };
     assert_eq!(image, MISSING_IMAGE);
     assert!(reason.contains("refused"), "the words of whoever refused: {reason}");
+}
+
+async fn pull_with_credentials(subject: &Subject) {
+    let registry = Registry::start().await;
+    let reference = format!("{}:1", registry.repository);
+    let auth = RegistryAuth { username: USER.into(), password: PASSWORD.into() };
+    let pulled = subject.runtime.pull(&reference, Some(&auth)).await;
+    let by_digest = format!("{}@{}", registry.repository, registry.digest);
+    let again = subject.runtime.pull(&by_digest, Some(&auth)).await;
+    let unknown = subject.runtime.pull(&format!("{}:2", registry.repository), Some(&auth)).await;
+    let refused = subject.runtime.pull(&format!("{}:3", registry.repository), None).await;
+    let _ = Command::new("docker").args(["rmi", &reference, &by_digest]).output();
+    let pulled = pulled.unwrap();
+    assert_eq!((pulled.tags, pulled.digests), (vec![reference], vec![by_digest]));
+    assert_eq!(again.unwrap().id, pulled.id);
+    for (error, words) in [(unknown, "manifest unknown"), (refused, "no basic auth credentials")] {
+        let error = error.unwrap_err();
+        let fits = matches!(&error, RuntimeError::Pull { reason, .. } if reason.contains(words));
+        assert!(fits, "{words:?} in {error}");
+    }
 }
 
 /// Somebody else's container with the name that we would use, and one that is simply there.
