@@ -1,6 +1,7 @@
 //! The kinds table: one row declares all that the server needs to know of a kind. The table is dynamic, because
 //! custom resources add rows at run time.
 
+pub mod convert;
 mod registry;
 mod table;
 
@@ -136,6 +137,11 @@ pub trait Strategy: Send + Sync {
     /// Headers `Warning: 299` for a written object (deprecated fields and the like).
     fn warnings(&self, _obj: &Value) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The warning that every request for a deprecated kind is answered with, reads too.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
     }
 
     /// Whether a PUT may create the object, and whether one without resourceVersion is accepted.
