@@ -28,7 +28,7 @@ pub struct Write<'a> {
     pub schema: &'a Struct,
     /// Group and version of the request: `v1`, `apps/v1`.
     pub api_version: &'a str,
-    /// The request's `fieldManager`, or for other writes than apply the user agent up to the first `/`.
+    /// As from [`manager_name`]; empty counts as `unknown`.
     pub manager: &'a str,
     /// Empty for the main resource.
     pub subresource: &'a str,
@@ -98,8 +98,25 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
     format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
 }
 
+/// The manager of a write: the request's `fieldManager`, or the user agent up to the first slash.
+pub fn manager_name(field_manager: &str, user_agent: &str) -> String {
+    const LONGEST: usize = 128;
+    if !field_manager.is_empty() {
+        return field_manager.to_owned();
+    }
+    let mut name = String::new();
+    for c in user_agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()) {
+        if name.len() + c.len_utf8() > LONGEST {
+            break;
+        }
+        name.push(c);
+    }
+    name
+}
+
 /// Records in `new` what a create (`live` is `None`), an update or a patch has changed. `new` must be decoded and
-/// defaulted. Objects that nobody manages stay so.
+/// defaulted, but not yet changed by admission or a strategy: what those set belongs to nobody. Objects that nobody
+/// manages stay so.
 pub fn update(write: &Write<'_>, live: Option<&Value>, new: &mut Value) {
     let given = take_managed(new);
     let mut managed = recorded(write, live, given.as_ref());
@@ -110,7 +127,7 @@ pub fn update(write: &Write<'_>, live: Option<&Value>, new: &mut Value) {
     let old = match live {
         Some(live) => live,
         None => {
-            zero = typed::zero(write.schema);
+            zero = write.schema.zero();
             &zero
         }
     };
@@ -129,13 +146,13 @@ pub fn apply(
     force: bool,
 ) -> Result<Value, ApplyError> {
     check(write, applied)?;
-    let mut old = live.cloned().unwrap_or_else(|| typed::zero(write.schema));
+    let mut old = live.cloned().unwrap_or_else(|| write.schema.zero());
     let record = take_managed(&mut old);
     let mut managed = Managed::decode(record.as_ref())
         .map_err(|e| ApplyError::Invalid(format!("failed to decode managed fields: {e}")))?;
     if managed.is_empty() && live.is_some() {
         let before = Write { manager: BEFORE_FIRST_APPLY, ..*write };
-        track(&before, &typed::zero(write.schema), &old, &mut managed);
+        track(&before, &write.schema.zero(), &old, &mut managed);
     }
     let outcome = merge(write, &old, applied, managed.clone(), force)
         .or_else(|disputed| settle(write, &old, disputed, || merge(write, &old, applied, managed, true)))

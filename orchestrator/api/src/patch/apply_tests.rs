@@ -86,6 +86,15 @@ fn updates_move_fields() {
 }
 
 #[test]
+fn names_of_managers() {
+    assert_eq!(manager_name("mine", "kubectl/v1.36"), "mine");
+    assert_eq!(manager_name("", "kubectl/v1.36 (linux)"), "kubectl");
+    assert_eq!(manager_name("", "a\u{7}b"), "ab");
+    assert_eq!(manager_name("", &"é".repeat(100)).len(), 128);
+    assert_eq!(manager_name("", ""), "");
+}
+
+#[test]
 fn records_in_requests() {
     let schema = of("", "ConfigMap");
     let mut live = configmap(json!({"uid": "u"}), json!({"a": "1"}));

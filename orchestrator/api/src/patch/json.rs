@@ -6,6 +6,13 @@ use serde_json::Value;
 use super::PatchError;
 use super::text::{json_error, json_kind};
 
+/// How many bytes all copies of one patch may add, as in Kubernetes.
+const MAX_COPIED: usize = 3 << 20;
+/// How deep a patch may nest an object. Nothing real comes near it, and deeper values overflow the stack.
+const MAX_DEPTH: usize = 512;
+/// How deep an object or a patch body can be: what serde_json reads.
+const READ_DEPTH: usize = 128;
+
 /// As many operations as Kubernetes takes in one patch.
 pub const MAX_OPERATIONS: usize = 10_000;
 
@@ -13,8 +20,41 @@ pub const MAX_OPERATIONS: usize = 10_000;
 pub fn apply(target: &Value, body: &[u8]) -> Result<Value, PatchError> {
     let operations = decode(body)?;
     let mut result = target.clone();
-    json_patch::patch(&mut result, &operations).map_err(|e| PatchError::Unprocessable(e.to_string()))?;
+    let (mut copied, mut depth) = (0, READ_DEPTH);
+    for operation in operations {
+        depth = depth.max(depth_after(&operation, depth));
+        if depth > MAX_DEPTH {
+            return Err(PatchError::Unprocessable("the object would be nested too deeply".to_owned()));
+        }
+        if let PatchOperation::Copy(copy) = &operation {
+            copied += copy.from.resolve(&result).map_or(0, |v| v.to_string().len());
+            if copied > MAX_COPIED {
+                return Err(PatchError::Unprocessable("the copies are too large".to_owned()));
+            }
+        }
+        json_patch::patch(&mut result, &[operation]).map_err(|e| PatchError::Unprocessable(e.to_string()))?;
+    }
     Ok(result)
+}
+
+/// How deep what an operation writes may be, given how deep the object may be before it.
+fn depth_after(operation: &PatchOperation, depth: usize) -> usize {
+    let below = |from: usize| depth.saturating_sub(from);
+    match operation {
+        PatchOperation::Add(add) => add.path.count() + depth_of(&add.value),
+        PatchOperation::Replace(replace) => replace.path.count() + depth_of(&replace.value),
+        PatchOperation::Copy(copy) => copy.path.count() + below(copy.from.count()),
+        PatchOperation::Move(moved) => moved.path.count() + below(moved.from.count()),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => 0,
+    }
+}
+
+fn depth_of(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth_of).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn decode(body: &[u8]) -> Result<Vec<PatchOperation>, PatchError> {

@@ -321,10 +321,9 @@ fn of_maps(original: &[Value], patch: &[Value]) -> Result<bool> {
 /// Puts the items of `order` in its order and the others in the order that they had on the server, each new item as
 /// early as both orders allow.
 fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> Result<Vec<Value>> {
-    if !key.is_empty() {
-        if let Some(nameless) = merged.iter().chain(order).find(|v| v.get(key).is_none()) {
-            return Err(no_merge_key(nameless, key));
-        }
+    let nameless = merged.iter().chain(order).find(|v| !key.is_empty() && v.get(key).is_none());
+    if let Some(nameless) = nameless {
+        return Err(no_merge_key(nameless, key));
     }
     let (ordered, before) = (places(order, key), places(server, key));
     let at =
