@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use loadline_store::testing::{EtcdCluster, Reader, eventually, key, run_contract};
-use loadline_store::{At, Etcd, EtcdConfig, Expect, Store, StoreError, prefix_range};
+use loadline_store::{At, Etcd, EtcdConfig, EtcdTls, Expect, Store, StoreError, prefix_range};
 
 async fn connect(cluster: &EtcdCluster) -> Arc<Etcd> {
     let store =
@@ -136,4 +136,78 @@ async fn two_prefixes_do_not_meet() {
     let fresh = one.request_progress().await.unwrap();
     assert!(fresh > written.mod_revision);
     assert_eq!(reader.until(fresh).await, []);
+}
+
+/// A CA, and a certificate and key for 127.0.0.1 signed by it, as PEM.
+fn certificates() -> (String, String, String) {
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = rcgen::CertifiedIssuer::self_signed(ca, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &ca).unwrap();
+    (ca.pem(), certificate.pem(), key.serialize_pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_with_client_certificates() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca, certificate, key) = certificates();
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let flags = vec![
+        "--client-cert-auth".to_owned(),
+        format!("--trusted-ca-file={}", file("ca", &ca)),
+        format!("--cert-file={}", file("cert", &certificate)),
+        format!("--key-file={}", file("key", &key)),
+    ];
+    let Some(cluster) = EtcdCluster::start_with(1, "https", flags) else { return };
+    let tls = EtcdTls { ca, client: Some((certificate, key)), server_name: None };
+    let config = EtcdConfig { endpoints: cluster.urls(), tls: Some(tls.clone()), ..EtcdConfig::default() };
+    let store = Etcd::connect(config.clone()).await.unwrap();
+    eventually("etcd ready", async || store.ready().await).await;
+    let entry = store.put("a", "v".into(), Expect::Absent).await.unwrap();
+    let mut reader = Reader::new(store.watch("", entry.mod_revision - 1).await.unwrap());
+    assert_eq!(reader.take(1).await.len(), 1);
+
+    let (other_ca, ..) = certificates();
+    for wrong in [EtcdTls { ca: other_ca, ..tls.clone() }, EtcdTls { client: None, ..tls }] {
+        let store = Etcd::connect(EtcdConfig { tls: Some(wrong), ..config.clone() }).await.unwrap();
+        let error = store.ready().await.err();
+        assert!(matches!(error, Some(StoreError::Unavailable(_))), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_and_tokens() {
+    let Some(mut cluster) = EtcdCluster::start(1) else { return };
+    connect(&cluster).await;
+    let mut admin = etcd_client::Client::connect(cluster.urls(), None).await.unwrap();
+    admin.user_add("root", "secret", None).await.unwrap();
+    admin.role_add("root").await.unwrap();
+    admin.user_grant_role("root", "root").await.unwrap();
+    admin.auth_enable().await.unwrap();
+
+    let config = |user: Option<(&str, &str)>| EtcdConfig {
+        endpoints: cluster.urls(),
+        user: user.map(|(name, password)| (name.to_owned(), password.to_owned())),
+        ..EtcdConfig::default()
+    };
+    for wrong in [None, Some(("root", "wrong"))] {
+        let store = Etcd::connect(config(wrong)).await.unwrap();
+        let error = store.ready().await.err();
+        assert!(matches!(error, Some(StoreError::Fatal(_))), "{wrong:?}: {error:?}");
+    }
+    let store = Etcd::connect(config(Some(("root", "secret")))).await.unwrap();
+    store.ready().await.unwrap();
+    let start = store.put("a", "v".into(), Expect::Absent).await.unwrap().mod_revision;
+    let mut reader = Reader::new(store.watch("", start).await.unwrap());
+    reader.until(start).await;
+    // The tokens of etcd go with its process.
+    cluster.restart(0);
+    put_surely(&store, "b").await;
+    assert_eq!(key(&reader.next().await.unwrap()), "b");
 }

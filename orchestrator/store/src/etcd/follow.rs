@@ -51,8 +51,10 @@ pub(super) async fn follow(shared: Arc<Shared>) {
 }
 
 async fn follow_once(shared: &Shared, told: &mut bool) -> Result<std::convert::Infallible, Fault> {
+    // Also renews a token that expired: a watch would only be cancelled.
+    let revision = shared.linearizable_revision().await?;
     if shared.feed.revision() == 0 {
-        shared.feed.restart(shared.linearizable_revision().await?);
+        shared.feed.restart(revision);
     }
     let (number, clients) = shared.members.current().await?;
     let result = follow_member(shared, &clients, told).await;

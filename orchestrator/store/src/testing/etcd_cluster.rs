@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 pub struct EtcdCluster {
     members: Vec<Member>,
+    flags: Vec<String>,
     directory: TempDir,
 }
 
@@ -32,15 +33,24 @@ fn free_ports(count: usize) -> Vec<u16> {
 impl EtcdCluster {
     /// `None`, and a line that says so, when etcd is not installed.
     pub fn start(size: usize) -> Option<Self> {
+        Self::start_with(size, "http", Vec::new())
+    }
+
+    /// With another scheme for clients and the flags that it needs.
+    pub fn start_with(size: usize, scheme: &str, flags: Vec<String>) -> Option<Self> {
         if binary().is_none() {
             eprintln!("skipped: no etcd");
             return None;
         }
         let ports = free_ports(2 * size);
-        let url = |port: &u16| format!("http://127.0.0.1:{port}");
-        let members =
-            ports.chunks(2).map(|ports| Member { client: url(&ports[0]), peer: url(&ports[1]), child: None });
-        let mut cluster = EtcdCluster { members: members.collect(), directory: tempfile::tempdir().unwrap() };
+        let url = |scheme: &str, port: u16| format!("{scheme}://127.0.0.1:{port}");
+        let members = ports.chunks(2).map(|ports| Member {
+            client: url(scheme, ports[0]),
+            peer: url("http", ports[1]),
+            child: None,
+        });
+        let mut cluster =
+            EtcdCluster { members: members.collect(), flags, directory: tempfile::tempdir().unwrap() };
         (0..size).for_each(|number| cluster.restart(number));
         Some(cluster)
     }
@@ -78,6 +88,7 @@ impl EtcdCluster {
             .arg(format!("--initial-advertise-peer-urls={}", member.peer))
             .arg(format!("--initial-cluster={}", names.join(",")))
             .arg("--logger=zap")
+            .args(&self.flags)
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
