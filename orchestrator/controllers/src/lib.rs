@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use kube::Client;
 use loadline_client::Scope;
 
@@ -13,16 +14,25 @@ mod deployment;
 mod endpointslice;
 mod error;
 mod expectations;
+mod garbagecollector;
 mod index;
 mod meta;
+mod monitors;
+mod namespace;
+mod nodeipam;
 mod nodelifecycle;
+mod podgc;
 mod pods;
 mod replicaset;
+mod serviceaccount;
 mod shared;
 mod tainteviction;
 
+use monitors::Monitors;
 use nodelifecycle::plan::Settings;
 use shared::Shared;
+
+pub use nodeipam::plan::{CidrError, PodCidrs};
 
 /// How quickly a silent node is given up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,10 +44,18 @@ pub enum Profile {
     Compatible,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     pub profile: Profile,
+    /// Where the nodes' ranges come from; 10.244.0.0/16 in /24s by default.
+    pub pod_cidrs: PodCidrs,
+    /// The cluster's CA in PEM, for the ConfigMap `kube-root-ca.crt` of every namespace; without it there is none.
+    pub ca_certificate: Option<String>,
+    /// How many finished pods are kept; `None` means Kubernetes' 12,500.
+    pub terminated_pod_threshold: Option<usize>,
 }
+
+const TERMINATED_PODS: usize = 12_500;
 
 impl Profile {
     fn node_settings(self) -> Settings {
@@ -56,6 +74,14 @@ impl Profile {
             eviction_interval: seconds(10),
         }
     }
+
+    /// How long a node may be missing before its pods are taken for orphans.
+    fn node_quarantine(self) -> SignedDuration {
+        match self {
+            Self::Fast => SignedDuration::from_secs(5),
+            Self::Compatible => SignedDuration::from_secs(40),
+        }
+    }
 }
 
 /// Starts every controller in `scope`. `client` must be allowed everything (group `system:masters`).
@@ -72,4 +98,33 @@ pub fn start(scope: &Scope, client: Client, config: Config) {
     endpointslice::run::start(scope, &shared);
     nodelifecycle::run::start(scope, &shared, config.profile.node_settings());
     tainteviction::run::start(scope, &shared, config.profile == Profile::Fast);
+    nodeipam::run::start(scope, &shared, config.pod_cidrs);
+    let gc = podgc::run::Settings {
+        quarantine: config.profile.node_quarantine(),
+        terminated_threshold: config.terminated_pod_threshold.unwrap_or(TERMINATED_PODS),
+    };
+    podgc::run::start(scope, &shared, gc);
+    serviceaccount::run::start(scope, &shared, config.ca_certificate);
+    start_collectors(scope, &shared);
+}
+
+/// The two that care for every kind there is, on one metadata watch per kind.
+fn start_collectors(scope: &Scope, shared: &Shared) {
+    let (shape, waker) = (garbagecollector::run::Shape::new(), namespace::run::Waker::new(shared));
+    let monitors = Monitors::start(
+        scope,
+        shared.client.clone(),
+        vec![
+            Box::new({
+                let shape = shape.clone();
+                move |kind, meta, seen| shape.seen(kind, meta, seen)
+            }),
+            Box::new({
+                let waker = waker.clone();
+                move |_, meta, seen| waker.seen(meta, seen)
+            }),
+        ],
+    );
+    namespace::run::start(scope, shared, waker);
+    garbagecollector::run::start(scope, shared.client.clone(), shape, monitors);
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -20,6 +20,7 @@ pub(crate) struct Shared {
     /// Pods without a node are in the group of the empty name.
     pub(crate) pods_by_node: Index<Pod>,
     pub(crate) nodes: Cache<Node>,
+    pub(crate) namespaces: Cache<Namespace>,
     /// Those of kubelets only.
     pub(crate) leases: Cache<Lease>,
     pub(crate) services: Cache<Service>,
@@ -51,6 +52,7 @@ impl Shared {
             pods_by_namespace: Index::by_namespace(&pods),
             pods_by_node: Index::new(&pods, |p: &Pod| pods::node_name(p).to_owned()),
             pods,
+            namespaces: Cache::start(scope, Api::all(client.clone()), config()),
             nodes: Cache::start(scope, Api::all(client.clone()), config()),
             leases: Cache::start(scope, Api::namespaced(client.clone(), "kube-node-lease"), config()),
             services_by_namespace: Index::by_namespace(&services),
