@@ -247,7 +247,9 @@ async fn command_args_environment(subject: &Subject) {
 
 async fn security(subject: &Subject) {
     let pod = subject.pod("secure").await;
-    let script = "id -u; id -g; id -G; cat /proc/self/status; echo x > /etc/file || echo read-only";
+    // Two streams have no common order.
+    let script =
+        "exec 2>&1; id -u; id -g; id -G; cat /proc/self/status; echo x > /etc/file || echo read-only";
     let config = ContainerConfig {
         security: Security {
             run_as_user: Some(1234),
