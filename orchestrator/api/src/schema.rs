@@ -158,7 +158,7 @@ struct Schemas {
 static SCHEMAS: LazyLock<Schemas> = LazyLock::new(build::schemas);
 
 /// The type of a kind, e.g. `("apps", "v1", "Deployment")`; core's group is empty. Besides the kinds of the table this
-/// knows the bodies of subresources and options: Scale, Binding, Eviction, DeleteOptions.
+/// knows the bodies of subresources, and of `meta.k8s.io` DeleteOptions and Status.
 pub fn of(group: &str, version: &str, kind: &str) -> Option<Arc<Struct>> {
     let found = SCHEMAS.roots.iter().find(|(g, _)| g.kind == kind && g.group == group && g.version == version);
     found.map(|(_, s)| s.clone())

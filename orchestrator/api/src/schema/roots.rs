@@ -40,7 +40,7 @@ roots! {
     api::discovery::v1, "discovery.k8s.io" "v1": EndpointSlice;
     api::events::v1, "events.k8s.io" "v1": Event;
     api::policy::v1, "policy" "v1": Eviction;
-    apimachinery::pkg::apis::meta::v1, "meta.k8s.io" "v1": DeleteOptions;
+    apimachinery::pkg::apis::meta::v1, "meta.k8s.io" "v1": DeleteOptions Status;
     crate::own, "autoscaling.loadline.io" "v1alpha1": ScalingPolicy;
 }
 
