@@ -64,8 +64,8 @@ pub struct Config {
     pub status_interval: Duration,
     /// The safety net below events: everything is looked at again.
     pub relist_interval: Duration,
-    /// Containers exist in memory only: volumes and files are checked but not written, and HTTP and TCP probes
-    /// succeed while their container runs, for there is nobody to connect to.
+    /// Containers exist in memory only: volumes and files are checked but not written, and HTTP and TCP probes ask
+    /// the runtime (as a command in the container), for there is nobody to connect to.
     pub simulated: bool,
     /// Several nodes share this machine: a node's usage is the sum of its containers and not the machine's.
     pub shared_machine: bool,

@@ -111,6 +111,9 @@ fn labels(pod: &Pod) -> BTreeMap<String, String> {
 
 fn sandbox_config(node: &Node, pod: &Pod, attempt: u32) -> SandboxConfig {
     let spec = pod.spec.as_ref();
+    let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
+    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    annotations.insert(names::GRACE.to_owned(), names::grace_seconds(pod).to_string());
     let sysctls = spec.and_then(|s| s.security_context.as_ref()).and_then(|c| c.sysctls.as_ref());
     SandboxConfig {
         namespace: names::namespace(pod).to_owned(),
@@ -122,7 +125,7 @@ fn sandbox_config(node: &Node, pod: &Pod, attempt: u32) -> SandboxConfig {
         host_pid: spec.and_then(|s| s.host_pid).unwrap_or(false),
         host_ipc: spec.and_then(|s| s.host_ipc).unwrap_or(false),
         labels: labels(pod),
-        annotations: [(names::GRACE.to_owned(), names::grace_seconds(pod).to_string())].into(),
+        annotations,
         cgroup_parent: None,
         sysctls: sysctls.into_iter().flatten().map(|s| (s.name.clone(), s.value.clone())).collect(),
     }

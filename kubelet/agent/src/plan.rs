@@ -428,3 +428,6 @@ fn prune(inputs: &Inputs<'_>, plan: &mut Plan) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

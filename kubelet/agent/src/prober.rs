@@ -204,13 +204,22 @@ impl Target {
         if let Some(tcp) = &p.tcp_socket {
             let Some(port) = port(&self.spec, &tcp.port) else { return Attempt::Error(bad_port(&tcp.port)) };
             let host = tcp.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| self.host.to_string());
-            return if self.node.config.simulated {
-                Attempt::Success
-            } else {
-                http_probe::tcp(&host, port, timeout).await
+            return match self.node.config.simulated {
+                true => self.simulated(&["tcp-probe", &host, &port.to_string()], timeout).await,
+                false => http_probe::tcp(&host, port, timeout).await,
             };
         }
         Attempt::Error("this kind of probe is not supported by this node".to_owned())
+    }
+
+    /// Nobody listens at a simulated pod's address: the runtime itself is asked how the container is.
+    async fn simulated(&self, what: &[&str], timeout: Duration) -> Attempt {
+        let command: Vec<String> = what.iter().map(|w| (*w).to_owned()).collect();
+        match self.node.config.runtime.exec_sync(&self.id, &command, timeout).await {
+            Ok(result) if result.exit_code == 0 => Attempt::Success,
+            Ok(result) => Attempt::Failure(String::from_utf8_lossy(&result.output).into_owned()),
+            Err(error) => Attempt::Error(error.to_string()),
+        }
     }
 
     async fn http(&self, action: &HTTPGetAction, timeout: Duration) -> Attempt {
@@ -218,7 +227,7 @@ impl Target {
             return Attempt::Error(bad_port(&action.port));
         };
         if self.node.config.simulated {
-            return Attempt::Success;
+            return self.simulated(&["http-probe", &self.host.to_string(), &port.to_string()], timeout).await;
         }
         http_probe::get(action, &self.host.to_string(), port, timeout).await
     }

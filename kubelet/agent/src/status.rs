@@ -529,3 +529,6 @@ fn replaced(list: &Value) -> Value {
     items.push(json!({"$patch": "replace"}));
     Value::Array(items)
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,6 +94,8 @@ pub(crate) struct Worker {
     removed: bool,
     retry_end_at: Option<Timestamp>,
     started_seen: bool,
+    /// The attempt for which each container's back-off was told.
+    backed_off: BTreeMap<String, u32>,
 }
 
 impl Worker {
@@ -121,6 +123,7 @@ impl Worker {
             removed: false,
             retry_end_at: None,
             started_seen: false,
+            backed_off: BTreeMap::new(),
         }
     }
 
@@ -183,6 +186,7 @@ impl Worker {
         let running: Vec<&Container> = self.containers.iter().filter(|c| plan::is_running(c)).collect();
         self.prober.watch(pod, &running, &self.ips);
         self.read_messages(pod, &containers).await;
+        self.tell_back_off(pod, &plan, &containers);
         let mut wake_at = plan.wake_at;
         if !desired.gone {
             self.write(desired, &plan, &containers, &probes, now);
@@ -309,6 +313,23 @@ impl Worker {
             if plan::is_dead(c) && !self.messages.contains_key(&c.id) {
                 let message = launch::termination_message(&self.node, pod, c).await;
                 self.messages.insert(c.id.clone(), message);
+            }
+        }
+    }
+
+    /// One event for each time that a container has to wait.
+    fn tell_back_off(&mut self, pod: &Pod, plan: &Plan, containers: &[Container]) {
+        for (name, waiting) in plan.waiting.iter().filter(|(_, w)| w.reason == "CrashLoopBackOff") {
+            let attempt = plan::latest(containers, name).map_or(0, |c| c.attempt);
+            if self.backed_off.insert(name.clone(), attempt) != Some(attempt) {
+                debug!(pod = names::name(pod), container = name, message = waiting.message, "backing off");
+                let note = format!("Back-off restarting failed container {name} in pod {}", names::full(pod));
+                self.node.events.warning(
+                    names::container_reference(pod, name),
+                    "BackOff",
+                    "Restarting",
+                    note,
+                );
             }
         }
     }
