@@ -24,10 +24,12 @@ use crate::metrics::{Labels, Metrics, RequestKind};
 use crate::negotiate::{Encoding, Offer, accept};
 use crate::proxy::Kubelets;
 use crate::request::{Query, ResourcePath, Target, parse_path, verb};
-use crate::respond::{Failure, HttpResponse, Result, failure, json, text};
+use crate::respond::{Failure, HttpResponse, Result, failure, json, text, warn};
 use crate::shape::Shape;
 use crate::table::{Resource, Table};
 use crate::write::Write;
+
+const ENDPOINTS_DEPRECATED: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
 /// Everything that requests share.
 pub(crate) struct App {
@@ -82,8 +84,15 @@ impl App {
         let head = request.method() == Method::HEAD;
         let mut seen = Seen::default();
         let encoding = accept(request.headers(), Offer::Plain).map(|a| a.encoding).unwrap_or(Encoding::Json);
+        let (request, leftover) = crate::body::keep(request);
         let result = self.clone().answer(request, peer, &mut seen).await;
         let mut response = result.unwrap_or_else(|error| failure(&error, encoding));
+        if let Some(leftover) = leftover {
+            leftover.drain().await;
+        }
+        if seen.path.resource == "endpoints" && seen.path.group.is_empty() {
+            warn(&mut response, &[ENDPOINTS_DEPRECATED.to_owned()]);
+        }
         if head {
             *response.body_mut() = Body::empty();
         }

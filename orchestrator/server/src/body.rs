@@ -1,8 +1,12 @@
 //! Request bodies: read whole, within size and time.
 
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::Request;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use loadline_api::status::{ApiError, Reason};
@@ -52,4 +56,73 @@ async fn next(body: &mut Body, idle: Duration) -> Result<Option<http_body::Frame
 
 fn too_large(limit: usize) -> crate::respond::Failure {
     ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {limit}")).into()
+}
+
+/// How much of a body that nobody wanted is read to keep its connection, and for how long.
+const DRAIN_BYTES: usize = 256 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+type Slot = Arc<Mutex<Option<Body>>>;
+
+/// The rest of a body that was let go before its end.
+pub(crate) struct Leftover(Slot);
+
+/// Makes sure that what a refused request has sent is read, so that the next one on its connection is understood.
+/// Requests without a body pass as they are.
+pub(crate) fn keep(request: Request<Body>) -> (Request<Body>, Option<Leftover>) {
+    if http_body::Body::is_end_stream(request.body()) {
+        return (request, None);
+    }
+    let slot = Slot::default();
+    let leftover = Leftover(slot.clone());
+    (request.map(|body| Body::new(Kept { body: Some(body), slot })), Some(leftover))
+}
+
+impl Leftover {
+    pub(crate) async fn drain(self) {
+        let rest = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(body) = rest else { return };
+        if http_body::Body::size_hint(&body).lower() > DRAIN_BYTES as u64 {
+            return;
+        }
+        let limited = http_body_util::Limited::new(body, DRAIN_BYTES);
+        // Whatever it was, it was not wanted; a connection that cannot be kept is closed.
+        let _ = tokio::time::timeout(DRAIN_TIME, limited.collect()).await;
+    }
+}
+
+struct Kept {
+    body: Option<Body>,
+    slot: Slot,
+}
+
+impl http_body::Body for Kept {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        match self.body.as_mut() {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|b| !http_body::Body::is_end_stream(b)) {
+            *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        }
+    }
 }

@@ -185,13 +185,14 @@ impl Cache {
             .map(|(_, o)| o)
             .take_while(|o| o.key.starts_with(prefix));
         for object in all.by_ref() {
-            if object.broken || !keep(object) {
-                continue;
-            }
+            // A full page has more after it when any object follows, whether or not it would be selected.
             if limit > 0 && view.objects.len() == limit {
                 view.more = true;
-                view.remaining = 1 + if count { all.filter(|o| !o.broken).count() as u64 } else { 0 };
+                view.remaining = if count { 1 + all.filter(|o| !o.broken).count() as u64 } else { 0 };
                 break;
+            }
+            if object.broken || !keep(object) {
+                continue;
             }
             view.objects.push(object.clone());
         }

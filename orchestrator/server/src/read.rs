@@ -6,9 +6,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::StatusCode;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use bytes::Bytes;
 use futures::stream;
+use loadline_api::patch::json_error;
 use loadline_api::status::{ApiError, Reason};
 use loadline_store::StoreError;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ use crate::table::Resource;
 const WHOLE: usize = 512 * 1024;
 const CHUNK: usize = 128 * 1024;
 const STORE_PAGE: usize = 1_000;
+/// As lenient as Go's decoder.
+const TOKENS: GeneralPurpose =
+    GeneralPurpose::new(&base64::alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// The object of a path, as fresh as asked for.
 pub(crate) async fn find(app: &App, resource: &Resource, path: &ResourcePath, at: At) -> Result<Arc<Object>> {
@@ -65,17 +69,16 @@ struct Cursor {
 impl Cursor {
     fn token(revision: i64, after: &str) -> String {
         let cursor = Self { v: "meta.k8s.io/v1".to_owned(), rv: revision, start: after.to_owned() };
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default())
+        TOKENS.encode(serde_json::to_vec(&cursor).unwrap_or_default())
     }
 
     fn parse(token: &str, prefix: &str) -> Result<Self> {
         let bad = |why: String| {
             Failure::from(ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}")))
         };
-        let bytes = URL_SAFE_NO_PAD
-            .decode(token)
-            .map_err(|_| bad("illegal base64 data at input byte 0".to_owned()))?;
-        let cursor: Self = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        let bytes =
+            TOKENS.decode(token).map_err(|_| bad("illegal base64 data at input byte 0".to_owned()))?;
+        let cursor: Self = serde_json::from_slice(&bytes).map_err(|e| bad(json_error(&bytes, &e)))?;
         if cursor.v != "meta.k8s.io/v1" {
             return Err(bad(format!("server does not recognize this encoded version {:?}", cursor.v)));
         }
@@ -190,14 +193,14 @@ async fn at_revision(
             other => other.into(),
         })?;
         for entry in &page.entries {
-            let object = cache.object(entry);
-            if object.broken || !filter.selected(&object) {
-                continue;
-            }
             if limit > 0 && view.objects.len() == limit {
                 view.more = true;
                 view.remaining = if filter.selects() { 0 } else { remaining(&page, entry) };
                 return Ok(view);
+            }
+            let object = cache.object(entry);
+            if object.broken || !filter.selected(&object) {
+                continue;
             }
             view.objects.push(Arc::new(object));
         }

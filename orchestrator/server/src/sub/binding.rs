@@ -84,11 +84,8 @@ fn bind(old: &Value, binding: &Value, now: i64) -> Result<Value> {
 
 /// Sets the condition PodScheduled to true.
 fn scheduled(pod: &mut Value, now: i64) {
-    let mut condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
+    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": timestamp(now)});
-    if pod.generation() > 0 {
-        condition["observedGeneration"] = json!(pod.generation());
-    }
     let status = &mut pod["status"];
     if !status["conditions"].is_array() {
         status["conditions"] = json!([]);
