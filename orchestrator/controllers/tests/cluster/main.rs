@@ -1,0 +1,7 @@
+//! The controllers on a real API server in this process. Scheduler and kubelets are played by a few lines: pods get a
+//! node and an address, become ready, and end when told to.
+
+mod hollow;
+mod nodes;
+mod ownership;
+mod workloads;
