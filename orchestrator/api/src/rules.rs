@@ -46,3 +46,8 @@ mod service_update;
 mod value;
 mod volumes;
 mod workload;
+
+#[cfg(test)]
+mod invalid_tests;
+#[cfg(test)]
+mod wire_tests;

@@ -18,7 +18,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|b| !matches!(b, b'\r' | b'\n')).collect();
     let body = digits.len() - digits.iter().rev().take_while(|b| **b == b'=').count();
-    if digits.len() % 4 != 0 || digits.len() - body > 2 {
+    if !digits.len().is_multiple_of(4) || digits.len() - body > 2 {
         return None;
     }
     let mut out = Vec::with_capacity(digits.len() / 4 * 3);

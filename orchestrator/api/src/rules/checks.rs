@@ -19,7 +19,12 @@ const NOT_POSITIVE: &str = "must be greater than zero";
 const TWO_SOURCES: &str = "may not specify more than 1 volume type";
 
 /// One `Invalid` error for each complaint about `value`.
-pub(super) fn invalid_each(errs: &mut Errors, path: impl Display + Copy, value: &str, complaints: Vec<String>) {
+pub(super) fn invalid_each(
+    errs: &mut Errors,
+    path: impl Display + Copy,
+    value: &str,
+    complaints: Vec<String>,
+) {
     let shown = json!(value);
     errs.extend(complaints.iter().map(|why| FieldError::invalid(path, &shown, why)));
 }
@@ -118,7 +123,9 @@ pub(super) fn cidr(errs: &mut Errors, text: &str, path: impl Display) {
 
 fn is_cidr(text: &str) -> bool {
     let Some((address, bits)) = text.split_once('/') else { return false };
-    let plain = !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit()) && (bits == "0" || !bits.starts_with('0'));
+    let plain = !bits.is_empty()
+        && bits.bytes().all(|b| b.is_ascii_digit())
+        && (bits == "0" || !bits.starts_with('0'));
     let max = match address.parse::<IpAddr>() {
         Ok(IpAddr::V4(_)) => 32,
         Ok(IpAddr::V6(_)) => 128,

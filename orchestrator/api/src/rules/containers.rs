@@ -160,7 +160,8 @@ fn host_port_conflicts(errs: &mut Errors, containers: &[Value], first: usize, pa
         let path = path.index(first + i);
         let ports = path.child("ports");
         for (j, port) in list(c, "ports").iter().enumerate().filter(|(_, p)| int(p, "hostPort") != 0) {
-            let key = format!("{}/{}/{}", text(port, "protocol"), text(port, "hostIP"), int(port, "hostPort"));
+            let key =
+                format!("{}/{}/{}", text(port, "protocol"), text(port, "hostIP"), int(port, "hostPort"));
             let shown = json!(key);
             if !seen.insert(key) {
                 errs.push(FieldError::duplicate(ports.index(j).child("hostPort"), &shown));
@@ -247,7 +248,8 @@ fn devices(errs: &mut Errors, c: &Value, pod: &Surroundings<'_>, path: &Path<'_>
         match pod.volumes.get(name) {
             None => errs.push(FieldError::not_found(here.child("name"), &json!(name))),
             Some(v) if !has(v, "persistentVolumeClaim") && !has(v, "ephemeral") => {
-                let why = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                let why =
+                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
                 errs.push(FieldError::invalid(here.child("name"), &json!(name), why));
             }
             Some(_) => {}

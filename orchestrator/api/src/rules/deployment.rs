@@ -104,11 +104,10 @@ fn spec(errs: &mut Errors, spec: &Value, path: &Path<'_>) {
     for key in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         nonnegative(errs, spec, key, path);
     }
-    if let Some(deadline) = opt_int(spec, "progressDeadlineSeconds") {
-        if deadline <= int(spec, "minReadySeconds") {
-            let why = "must be greater than minReadySeconds";
-            errs.push(FieldError::invalid(path.child("progressDeadlineSeconds"), &json!(deadline), why));
-        }
+    let ready = int(spec, "minReadySeconds");
+    if let Some(deadline) = opt_int(spec, "progressDeadlineSeconds").filter(|d| *d <= ready) {
+        let why = "must be greater than minReadySeconds";
+        errs.push(FieldError::invalid(path.child("progressDeadlineSeconds"), &json!(deadline), why));
     }
 }
 

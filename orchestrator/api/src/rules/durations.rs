@@ -7,7 +7,8 @@ const UNITS: [(&str, f64); 7] =
     [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
 
 /// The fields of a cron time: least and greatest number, and names that stand for numbers.
-const CRON: [(u32, u32, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, MONTHS), (0, 7, DAYS)];
+const CRON: [(u32, u32, &[&str]); 5] =
+    [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, MONTHS), (0, 7, DAYS)];
 const MONTHS: &[&str] =
     &["", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
@@ -32,7 +33,8 @@ pub fn parse(text: &str) -> Option<Duration> {
 /// Whether a text has five good cron fields: `*`, numbers, names, ranges, steps and lists of them.
 pub fn is_cron(text: &str) -> bool {
     let fields: Vec<&str> = text.split_whitespace().collect();
-    fields.len() == CRON.len() && fields.iter().zip(CRON).all(|(f, range)| f.split(',').all(|i| is_item(i, range)))
+    fields.len() == CRON.len()
+        && fields.iter().zip(CRON).all(|(f, range)| f.split(',').all(|i| is_item(i, range)))
 }
 
 fn is_item(item: &str, range: (u32, u32, &[&str])) -> bool {
@@ -57,7 +59,9 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ms) in [("200ms", 200), ("10h", 36_000_000), ("1h30m", 5_400_000), ("1.5s", 1500), ("0", 0)] {
+        for (text, ms) in
+            [("200ms", 200), ("10h", 36_000_000), ("1h30m", 5_400_000), ("1.5s", 1500), ("0", 0)]
+        {
             assert_eq!(parse(text), Some(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "10", "-5s", "5x", "s", "1h 5m", "."] {
@@ -70,7 +74,9 @@ mod tests {
         for text in ["0 8 * * 1-5", "*/5 * * * *", "0,30 0-6/2 1 jan,dec sun", "59 23 31 12 7"] {
             assert!(is_cron(text), "{text}");
         }
-        for text in ["", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "5-1 * * * *", "*/0 * * * *", "@daily"] {
+        for text in
+            ["", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "5-1 * * * *", "*/0 * * * *", "@daily"]
+        {
             assert!(!is_cron(text), "{text}");
         }
     }

@@ -94,7 +94,9 @@ fn value_from(errs: &mut Errors, var: &Value, path: &Path<'_>) {
         }
     }
     let why = match sources {
-        0 => "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        0 => {
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+        }
         _ if !text(var, "value").is_empty() => "may not be specified when `value` is not empty",
         1 => return,
         _ => "may not have more than one field specified at a time",
@@ -192,7 +194,9 @@ fn resource_field_ref(errs: &mut Errors, r: &Value, path: &Path<'_>, volume: boo
     } else if !RESOURCE_FIELDS.contains(&resource) && !huge {
         errs.push(FieldError::not_supported(path.child("resource"), &json!(resource), RESOURCE_FIELDS));
     }
-    let Some(divisor) = get(r, "divisor").map(checks::quantity).filter(|q| *q != Quantity::ZERO) else { return };
+    let Some(divisor) = get(r, "divisor").map(checks::quantity).filter(|q| *q != Quantity::ZERO) else {
+        return;
+    };
     let divisor = divisor.to_string();
     let (good, what) = match resource {
         "limits.cpu" | "requests.cpu" => (CPU_DIVISORS.contains(&divisor.as_str()), "cpu"),

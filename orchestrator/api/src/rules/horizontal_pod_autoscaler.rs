@@ -7,9 +7,7 @@ use crate::kinds::Strategy;
 use crate::printers;
 use crate::rules::checks::{self, Errors, invalid_each, nonnegative_all};
 use crate::rules::path::Path;
-use crate::rules::value::{
-    at, child, copy, existing, fill, get, has, int, list, object, opt_int, set, text,
-};
+use crate::rules::value::{at, child, copy, existing, fill, get, has, int, list, object, opt_int, set, text};
 use crate::rules::{labels, meta, names, resources};
 
 pub static STRATEGY: HorizontalPodAutoscalerStrategy = HorizontalPodAutoscalerStrategy;
@@ -160,7 +158,9 @@ pub fn object_reference(errs: &mut Errors, r: &Value, core: bool, path: &Path<'_
     }
     let version = text(r, "apiVersion");
     let why = match version.split('/').count() {
-        _ if version == "/" || version.is_empty() => (!core).then(|| "apiVersion must specify API group".to_owned()),
+        _ if version == "/" || version.is_empty() => {
+            (!core).then(|| "apiVersion must specify API group".to_owned())
+        }
         1 => (!core).then(|| "apiVersion must specify API group".to_owned()),
         2 if version.starts_with('/') && !core => Some("apiVersion must specify API group".to_owned()),
         2 => None,

@@ -53,7 +53,9 @@ pub(super) fn workload_selector(errs: &mut Errors, spec: &Value, path: &Path<'_>
         None => errs.push(FieldError::required(path.child("selector"), "")),
         Some(s) => {
             selector(errs, spec, "selector", path);
-            if list(s, "matchExpressions").is_empty() && at(s, "matchLabels").as_object().is_none_or(|m| m.is_empty()) {
+            if list(s, "matchExpressions").is_empty()
+                && at(s, "matchLabels").as_object().is_none_or(|m| m.is_empty())
+            {
                 let why = "empty selector is invalid for deployment";
                 errs.push(FieldError::invalid(path.child("selector"), s, why));
             }

@@ -93,7 +93,10 @@ pub fn qualified_name(name: &str) -> Vec<String> {
         errors.push(format!("name part {}", max_len(LABEL_MAX)));
     }
     if !is_qualified_local(local) {
-        errors.push(format!("name part {}", regex_error(QUALIFIED_MSG, QUALIFIED_FMT, &["MyName", "my.name", "123-abc"])));
+        errors.push(format!(
+            "name part {}",
+            regex_error(QUALIFIED_MSG, QUALIFIED_FMT, &["MyName", "my.name", "123-abc"])
+        ));
     }
     errors
 }
@@ -227,7 +230,8 @@ pub fn regex_error(message: &str, format: &str, examples: &[&str]) -> String {
 fn is_label(s: &str) -> bool {
     let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let bytes = s.as_bytes();
-    matches!((bytes.first(), bytes.last()), (Some(&a), Some(&z)) if edge(a) && edge(z)) && bytes.iter().all(|&c| edge(c) || c == b'-')
+    matches!((bytes.first(), bytes.last()), (Some(&a), Some(&z)) if edge(a) && edge(z))
+        && bytes.iter().all(|&c| edge(c) || c == b'-')
 }
 
 fn is_subdomain(s: &str) -> bool {

@@ -8,7 +8,9 @@ use crate::printers;
 use crate::rules::checks::{self, Errors, immutable, invalid_each};
 use crate::rules::path::Path;
 use crate::rules::persistent_volume_claim::{access_modes, volume_mode};
-use crate::rules::value::{at, child, copy, entries, fill, fill_text, get, has, list, set, text, texts};
+use crate::rules::value::{
+    at, child, copy, entries, fill, fill_text, get, has, list, remove, set, text, texts,
+};
 use crate::rules::{meta, names, pod_defaults, scheduling, volumes};
 
 pub static STRATEGY: PersistentVolumeStrategy = PersistentVolumeStrategy;
@@ -123,7 +125,8 @@ pub fn class_warning(obj: &Value) -> Vec<String> {
 
 /// An amount of storage that is not a whole number of bytes.
 pub fn fraction(out: &mut Vec<String>, amounts: &Value, path: &Path<'_>) {
-    let Some(amount) = get(amounts, "storage").map(checks::quantity).filter(|q| q.milli_value() % 1000 != 0) else {
+    let Some(amount) = get(amounts, "storage").map(checks::quantity).filter(|q| q.milli_value() % 1000 != 0)
+    else {
         return;
     };
     let shown = amount.to_string();
@@ -137,10 +140,8 @@ fn source(spec: &Value, old: &Value) -> Map<String, Value> {
     let mut source: Map<String, Value> =
         all.filter(|(k, _)| volumes::is_persistent_source(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
     let key = "controllerExpandSecretRef";
-    if let Some(csi) = source.get_mut("csi").and_then(Value::as_object_mut) {
-        if !has(at(old, "csi"), key) {
-            csi.remove(key);
-        }
+    if let Some(csi) = source.get_mut("csi").filter(|_| !has(at(old, "csi"), key)) {
+        remove(csi, key);
     }
     source
 }
@@ -158,7 +159,10 @@ fn spec(errs: &mut Errors, spec: &Value, path: &Path<'_>) {
         match get(affinity, "required") {
             Some(required) => scheduling::node_selector(errs, required, &path.child("required")),
             None => {
-                errs.push(FieldError::required(path.child("required"), "must specify required node constraints"));
+                errs.push(FieldError::required(
+                    path.child("required"),
+                    "must specify required node constraints",
+                ));
             }
         }
     }

@@ -9,8 +9,8 @@ use crate::rules::checks::{self, Errors, immutable, invalid_each};
 use crate::rules::path::Path;
 use crate::rules::pod_spec::{self, Scope};
 use crate::rules::value::{
-    at, child, copy, equal, fill, fill_text, flag, get, has, list, list_mut, object, opt_int, remove, set, text,
-    texts,
+    at, child, copy, equal, fill, fill_text, flag, get, has, list, list_mut, object, opt_int, remove, set,
+    text, texts,
 };
 use crate::rules::{containers, meta, names, pod_defaults, pod_warnings, resources, scheduling, workload};
 
@@ -156,7 +156,8 @@ fn pod_ip(status: &Value) -> &str {
 pub fn mount_service_account_token(obj: &mut Value, suffix: &str, account_refuses: bool) {
     const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
     let spec = child(obj, "spec");
-    let wanted = spec.get("automountServiceAccountToken").and_then(Value::as_bool).unwrap_or(!account_refuses);
+    let wanted =
+        spec.get("automountServiceAccountToken").and_then(Value::as_bool).unwrap_or(!account_refuses);
     if !wanted {
         return;
     }
@@ -274,11 +275,9 @@ pub fn annotations(errs: &mut Errors, metadata: &Value, spec: &Value, path: Path
         let why = "must set spec.nodeName if mirror pod annotation is set";
         errs.push(FieldError::invalid(path.key(MIRROR), at(annotations, MIRROR), why));
     }
-    if let Some(cost) = get(annotations, DELETION_COST) {
-        if text(annotations, DELETION_COST).parse::<i32>().is_err() {
-            let why = "must be a 32bit integer";
-            errs.push(FieldError::invalid(path.key(DELETION_COST), cost, why));
-        }
+    let number = |cost: &&Value| cost.as_str().is_some_and(|c| c.parse::<i32>().is_ok());
+    if let Some(cost) = get(annotations, DELETION_COST).filter(|cost| !number(cost)) {
+        errs.push(FieldError::invalid(path.key(DELETION_COST), cost, "must be a 32bit integer"));
     }
 }
 
@@ -288,7 +287,9 @@ fn annotation_updates(errs: &mut Errors, new: &Value, old: &Value) {
     let path = root.child("annotations");
     let why = match (has(now, MIRROR), has(before, MIRROR)) {
         (true, false) => "may not add mirror pod annotation",
-        (_, true) if at(now, MIRROR) != at(before, MIRROR) => "may not remove or update mirror pod annotation",
+        (_, true) if at(now, MIRROR) != at(before, MIRROR) => {
+            "may not remove or update mirror pod annotation"
+        }
         _ => return,
     };
     errs.push(FieldError::forbidden(path.key(MIRROR), why));
@@ -321,7 +322,8 @@ fn spec_update(errs: &mut Errors, new: &Value, old: &Value) {
     }
     let munged = munge(errs, new, old, &path);
     if &munged != old {
-        let why = format!("pod updates may not change fields other than {UPDATABLE}\n{}", difference(&munged, old));
+        let why =
+            format!("pod updates may not change fields other than {UPDATABLE}\n{}", difference(&munged, old));
         errs.push(FieldError::forbidden(path, &why));
     }
 }

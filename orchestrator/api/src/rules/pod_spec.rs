@@ -15,6 +15,8 @@ const DNS_NAMESERVERS_MAX: usize = 3;
 const DNS_SEARCHES_MAX: usize = 32;
 const DNS_SEARCH_CHARS_MAX: usize = 2048;
 
+type NameCheck = fn(&str) -> Vec<String>;
+
 /// Where a pod spec stands. Some rules came too late to bind templates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -69,7 +71,9 @@ fn resource_claims(errs: &mut Errors, spec: &Value, path: &Path<'_>) {
             seen.push(name);
         }
         let why = match (has(claim, "resourceClaimName"), has(claim, "resourceClaimTemplateName")) {
-            (true, true) => "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            (true, true) => {
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            }
             (false, false) => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
             _ => continue,
         };
@@ -96,7 +100,7 @@ fn gates(errs: &mut Errors, spec: &Value, path: &Path<'_>) {
 }
 
 fn identity(errs: &mut Errors, spec: &Value, path: &Path<'_>) {
-    let named: [(&str, fn(&str) -> Vec<String>); 5] = [
+    let named: [(&str, NameCheck); 5] = [
         ("serviceAccountName", names::dns1123_subdomain),
         ("nodeName", names::dns1123_subdomain),
         ("hostname", names::dns1123_label),
@@ -109,11 +113,10 @@ fn identity(errs: &mut Errors, spec: &Value, path: &Path<'_>) {
             invalid_each(errs, path.child(key), value, check(value));
         }
     }
-    if let Some(seconds) = opt_int(spec, "activeDeadlineSeconds") {
-        if !(1..=i64::from(i32::MAX)).contains(&seconds) {
-            let why = "must be between 1 and 2147483647, inclusive";
-            errs.push(FieldError::invalid(path.child("activeDeadlineSeconds"), &json!(seconds), why));
-        }
+    let range = 1..=i64::from(i32::MAX);
+    if let Some(seconds) = opt_int(spec, "activeDeadlineSeconds").filter(|s| !range.contains(s)) {
+        let why = "must be between 1 and 2147483647, inclusive";
+        errs.push(FieldError::invalid(path.child("activeDeadlineSeconds"), &json!(seconds), why));
     }
 }
 

@@ -42,7 +42,10 @@ const OLD_NODE_LABELS: [(&str, &str); 7] = [
         "failure-domain.beta.kubernetes.io/zone",
         "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
     ),
-    ("beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"),
+    (
+        "beta.kubernetes.io/instance-type",
+        "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
+    ),
     ("cloud.google.com/gke-os-distribution", "deprecated since v1.16"),
     ("node.kubernetes.io/exclude-disruption", "deprecated since v1.17"),
 ];
@@ -136,7 +139,9 @@ fn duplicates(out: &mut Vec<String>, spec: &Value, path: &Path<'_>) {
         }
     }
     let secrets = path.child("imagePullSecrets");
-    for (i, _) in list(spec, "imagePullSecrets").iter().enumerate().filter(|(_, s)| text(s, "name").is_empty()) {
+    for (i, _) in
+        list(spec, "imagePullSecrets").iter().enumerate().filter(|(_, s)| text(s, "name").is_empty())
+    {
         out.push(format!("{}: invalid empty name \"\"", secrets.index(i).child("name")));
     }
 }
@@ -153,7 +158,9 @@ fn container(out: &mut Vec<String>, c: &Value, path: &Path<'_>) {
         let hides = has(var, "valueFrom") || value == reference || !value.contains(&reference);
         if seen.contains(&name) && hides {
             let path = env.index(i);
-            out.push(format!("{path}: hides previous definition of {name:?}, which may be dropped when using apply"));
+            out.push(format!(
+                "{path}: hides previous definition of {name:?}, which may be dropped when using apply"
+            ));
         }
         seen.push(name);
     }
@@ -161,7 +168,9 @@ fn container(out: &mut Vec<String>, c: &Value, path: &Path<'_>) {
 
 fn fractions(out: &mut Vec<String>, amounts: &Value, path: &Path<'_>) {
     for key in ["memory", "ephemeral-storage"] {
-        let Some(amount) = get(amounts, key).map(quantity).filter(|q| q.milli_value() % 1000 != 0) else { continue };
+        let Some(amount) = get(amounts, key).map(quantity).filter(|q| q.milli_value() % 1000 != 0) else {
+            continue;
+        };
         let shown = amount.to_string();
         let path = path.key(key);
         out.push(format!("{path}: fractional byte value {shown:?} is invalid, must be an integer"));
@@ -180,7 +189,10 @@ fn container_ports(out: &mut Vec<String>, seen: &mut Ports, c: &Value, path: &Pa
         for (other, ip, host) in others.iter() {
             if *ip == host_ip && *host == host_port {
                 out.push(format!("{here}: duplicate port definition with {other}"));
-            } else if host_port == 0 || *host == 0 || (*host == host_port && (ip.is_empty() || host_ip.is_empty())) {
+            } else if host_port == 0
+                || *host == 0
+                || (*host == host_port && (ip.is_empty() || host_ip.is_empty()))
+            {
                 out.push(format!("{here}: overlapping port definition with {other}"));
             }
         }

@@ -87,7 +87,12 @@ pub(super) fn overhead(errs: &mut Errors, overhead: &Value, path: &Path<'_>) {
     requirements(errs, &json!({ "limits": overhead }), path, container_resource_name);
 }
 
-fn requirements(errs: &mut Errors, resources: &Value, path: &Path<'_>, name_check: fn(&mut Errors, &str, Path<'_>)) {
+fn requirements(
+    errs: &mut Errors,
+    resources: &Value,
+    path: &Path<'_>,
+    name_check: fn(&mut Errors, &str, Path<'_>),
+) {
     let limits = path.child("limits");
     for (name, amount) in entries(resources, "limits") {
         name_check(errs, name, limits.key(name));

@@ -8,7 +8,9 @@ use crate::printers;
 use crate::rules::checks::{self, Errors, nonnegative, nonnegative_all, required_text};
 use crate::rules::horizontal_pod_autoscaler::{behavior, object_reference};
 use crate::rules::path::Path;
-use crate::rules::value::{at, child, copy, existing, fill, fill_text, get, has, int, list, opt_int, set, text};
+use crate::rules::value::{
+    at, child, copy, existing, fill, fill_text, get, has, int, list, opt_int, set, text,
+};
 use crate::rules::{durations, meta, names};
 
 pub static STRATEGY: ScalingPolicyStrategy = ScalingPolicyStrategy;

@@ -27,7 +27,8 @@ fn toleration(errs: &mut Errors, t: &Value, path: &Path<'_>) {
     if !key.is_empty() {
         label_name(errs, key, path.child("key"));
     } else if operator != "Exists" {
-        let why = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+        let why =
+            "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
         errs.push(FieldError::invalid(path.child("operator"), &json!(operator), why));
     }
     if has(t, "tolerationSeconds") && effect != "NoExecute" {

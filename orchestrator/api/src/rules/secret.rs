@@ -86,13 +86,7 @@ fn by_type(errs: &mut Errors, obj: &Value, path: &Path<'_>) {
     let data = at(obj, "data");
     let require = |errs: &mut Errors, key: &str| errs.push(FieldError::required(path.key(key), ""));
     match text(obj, "type") {
-        "kubernetes.io/service-account-token" => {
-            if text(at(at(obj, "metadata"), "annotations"), ACCOUNT_NAME).is_empty() {
-                let root = Path::root("metadata");
-                let path = root.child("annotations");
-                errs.push(FieldError::required(path.key(ACCOUNT_NAME), ""));
-            }
-        }
+        "kubernetes.io/service-account-token" => account_name(errs, at(obj, "metadata")),
         "kubernetes.io/dockercfg" => docker_config(errs, data, ".dockercfg", path),
         "kubernetes.io/dockerconfigjson" => docker_config(errs, data, ".dockerconfigjson", path),
         "kubernetes.io/basic-auth" => {
@@ -101,13 +95,23 @@ fn by_type(errs: &mut Errors, obj: &Value, path: &Path<'_>) {
                 keys.iter().for_each(|k| require(errs, k));
             }
         }
-        "kubernetes.io/ssh-auth" if text(data, "ssh-privatekey").is_empty() => require(errs, "ssh-privatekey"),
+        "kubernetes.io/ssh-auth" if text(data, "ssh-privatekey").is_empty() => {
+            require(errs, "ssh-privatekey")
+        }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"].into_iter().filter(|k| data.get(k).is_none()) {
                 require(errs, key);
             }
         }
         _ => {}
+    }
+}
+
+/// The account of a token; the token itself may come later.
+fn account_name(errs: &mut Errors, metadata: &Value) {
+    let path = Path::root("metadata");
+    if text(at(metadata, "annotations"), ACCOUNT_NAME).is_empty() {
+        errs.push(FieldError::required(path.child("annotations").key(ACCOUNT_NAME), ""));
     }
 }
 

@@ -14,7 +14,10 @@ use crate::rules::checks::{
 };
 use crate::rules::path::Path;
 use crate::rules::service_update;
-use crate::rules::value::{at, child, copy, entries, fill, fill_text, get, has, int, list, list_mut, opt_int, remove, set, text, texts};
+use crate::rules::value::{
+    at, child, copy, entries, fill, fill_text, get, has, int, list, list_mut, opt_int, remove, set, text,
+    texts,
+};
 use crate::rules::{meta, names};
 
 pub static STRATEGY: ServiceStrategy = ServiceStrategy;
@@ -35,7 +38,9 @@ impl Strategy for ServiceStrategy {
         session_affinity(spec);
         for port in list_mut(spec, "ports") {
             fill_text(port, "protocol", "TCP");
-            if matches!(at(port, "targetPort"), Value::Null) || [json!(0), json!("")].contains(at(port, "targetPort")) {
+            if matches!(at(port, "targetPort"), Value::Null)
+                || [json!(0), json!("")].contains(at(port, "targetPort"))
+            {
                 let own = int(port, "port");
                 set(port, "targetPort", own);
             }

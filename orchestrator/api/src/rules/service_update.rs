@@ -113,16 +113,16 @@ fn drop_if_same(new: &mut Value, old: &Value, key: &str) {
 }
 
 fn same_node_ports(new: &Value, old: &Value) -> bool {
-    let ports = |spec: &Value| -> BTreeSet<i64> {
-        list(spec, "ports").iter().map(|p| int(p, "nodePort")).collect()
-    };
+    let ports =
+        |spec: &Value| -> BTreeSet<i64> { list(spec, "ports").iter().map(|p| int(p, "nodePort")).collect() };
     ports(new) == ports(old)
 }
 
 /// What an update may do to the addresses and classes of a Service.
 pub(super) fn validate(errs: &mut Errors, new: &Value, old: &Value) {
     let external = [new, old].iter().any(|s| text(s, "type") == "ExternalName");
-    if !external && !(is_headless(new) && is_headless(old)) {
+    let headless = is_headless(new) && is_headless(old);
+    if !external && !headless {
         cluster_ips(errs, new, old);
     }
     if !external && !is_headless(new) && !is_headless(old) {
@@ -155,7 +155,11 @@ fn cluster_ips(errs: &mut Errors, new: &Value, old: &Value) {
     }
     if before.len() == 2 && now.len() == 1 && text(new, "ipFamilyPolicy") != "SingleStack" {
         let why = "must be set to 'SingleStack' when releasing the secondary clusterIP";
-        errs.push(FieldError::invalid(spec.child("ipFamilyPolicy"), &json!(text(new, "ipFamilyPolicy")), why));
+        errs.push(FieldError::invalid(
+            spec.child("ipFamilyPolicy"),
+            &json!(text(new, "ipFamilyPolicy")),
+            why,
+        ));
     }
 }
 
@@ -169,6 +173,10 @@ fn families(errs: &mut Errors, new: &Value, old: &Value) {
     }
     if before.len() == 2 && now.len() == 1 && text(new, "ipFamilyPolicy") != "SingleStack" {
         let why = "must be set to 'SingleStack' when releasing the secondary ipFamily";
-        errs.push(FieldError::invalid(spec.child("ipFamilyPolicy"), &json!(text(new, "ipFamilyPolicy")), why));
+        errs.push(FieldError::invalid(
+            spec.child("ipFamilyPolicy"),
+            &json!(text(new, "ipFamilyPolicy")),
+            why,
+        ));
     }
 }

@@ -15,16 +15,8 @@ use crate::rules::value::{at, get, has, int, list, opt_int, text};
 
 const MODE_WHY: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const PARTITION_WHY: &str = "must be a number between 0 and 255, inclusive";
-const HOST_PATH_TYPES: &[&str] = &[
-    "",
-    "BlockDevice",
-    "CharDevice",
-    "Directory",
-    "DirectoryOrCreate",
-    "File",
-    "FileOrCreate",
-    "Socket",
-];
+const HOST_PATH_TYPES: &[&str] =
+    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 const MIN_TOKEN_SECONDS: i64 = 600;
 const MAX_TOKEN_SECONDS: i64 = 1 << 32;
 
