@@ -257,3 +257,25 @@ async fn many_objects_open_quickly() {
     let found = store.range(prefix_range("configmaps/"), 500, At::Latest).await.unwrap();
     assert_eq!((found.entries.len(), found.count), (500, OBJECTS as u64));
 }
+
+#[tokio::test(start_paused = true)]
+async fn periodic_compaction_keeps_one_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(open(dir.path()).unwrap());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let keep = std::time::Duration::from_secs(300);
+    let compactor = tokio::spawn(loadline_store::compact_periodically(store.clone(), keep, stop.clone()));
+    let mut written = Vec::new();
+    for _ in 0..4 {
+        written.push(store.put("a", "v".into(), Expect::Any).await.unwrap().mod_revision);
+        tokio::time::sleep(keep).await;
+    }
+    eventually("the first is forgotten", async || match store.get("a", At::Revision(written[0])).await {
+        Err(StoreError::Compacted { .. }) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert!(store.get("a", At::Revision(written[3])).await.is_ok());
+    stop.cancel();
+    compactor.await.unwrap();
+}
