@@ -45,3 +45,6 @@ impl From<PatchError> for ApiError {
         ApiError::new(reason, error.to_string())
     }
 }
+
+#[cfg(test)]
+mod wire_tests;

@@ -4,8 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+mod field;
+mod parse;
+
+pub use field::{FieldRequirement, FieldSelector};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Map, Value};
+
+use crate::rules::names;
 
 /// Why a selector was refused, worded as apimachinery does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -172,7 +179,7 @@ impl Selector {
 
     /// The grammar of the query parameter `labelSelector` and of a scale's `status.selector`.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        Parser { items: lex(text), at: 0 }.selector().map(Self::new)
+        parse::requirements(text).map(Self::new)
     }
 
     /// Exactly these labels (a Service's or ReplicationController's selector). An empty set selects everything; nothing
@@ -255,415 +262,20 @@ fn set_operator(name: &str) -> Result<Operator, SelectorError> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
-    End,
-    Close,
-    Comma,
-    Not,
-    DoubleEquals,
-    Equals,
-    Greater,
-    Identifier,
-    In,
-    Less,
-    NotEquals,
-    NotIn,
-    Open,
-}
-
-fn lex(text: &str) -> Vec<(Token, &str)> {
-    let mut items = Vec::new();
-    let mut rest = text;
-    loop {
-        rest = rest.trim_start_matches([' ', '\t', '\r', '\n']);
-        let end = match rest.as_bytes() {
-            [] => break,
-            [b'=' | b'!', b'=', ..] => 2,
-            [b'=' | b'!' | b'(' | b')' | b',' | b'>' | b'<', ..] => 1,
-            _ => rest.find(['=', '!', '(', ')', ',', '>', '<', ' ', '\t', '\r', '\n']).unwrap_or(rest.len()),
-        };
-        let (word, tail) = rest.split_at(end);
-        items.push((token(word), word));
-        rest = tail;
-    }
-    items
-}
-
-fn token(word: &str) -> Token {
-    match word {
-        ")" => Token::Close,
-        "," => Token::Comma,
-        "!" => Token::Not,
-        "==" => Token::DoubleEquals,
-        "=" => Token::Equals,
-        ">" => Token::Greater,
-        "in" => Token::In,
-        "<" => Token::Less,
-        "!=" => Token::NotEquals,
-        "notin" => Token::NotIn,
-        "(" => Token::Open,
-        _ => Token::Identifier,
-    }
-}
-
-struct Parser<'a> {
-    items: Vec<(Token, &'a str)>,
-    at: usize,
-}
-
-impl<'a> Parser<'a> {
-    /// Keys and values may be called `in` and `notin`; only where an operator must stand are these words operators.
-    fn peek(&self) -> (Token, &'a str) {
-        match self.raw() {
-            (Token::In | Token::NotIn, word) => (Token::Identifier, word),
-            other => other,
-        }
-    }
-
-    fn raw(&self) -> (Token, &'a str) {
-        self.items.get(self.at).copied().unwrap_or((Token::End, ""))
-    }
-
-    fn next(&mut self) -> (Token, &'a str) {
-        let item = self.peek();
-        self.at += 1;
-        item
-    }
-
-    fn selector(mut self) -> Result<Vec<Requirement>, SelectorError> {
-        let mut all = Vec::new();
-        loop {
-            match self.peek() {
-                (Token::Identifier | Token::Not, _) => {
-                    let one = self.requirement();
-                    all.push(one.map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?);
-                    match self.next() {
-                        (Token::End, _) => return Ok(all),
-                        (Token::Comma, _) => {
-                            let (after, word) = self.peek();
-                            if !matches!(after, Token::Identifier | Token::Not) {
-                                return Err(found(word, "expected: identifier after ','"));
-                            }
-                        }
-                        (_, word) => return Err(found(word, "expected: ',' or 'end of string'")),
-                    }
-                }
-                (Token::End, _) => return Ok(all),
-                (_, word) => return Err(found(word, "expected: !, identifier, or 'end of string'")),
-            }
-        }
-    }
-
-    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
-        let (mut token, mut key) = self.next();
-        let negated = token == Token::Not;
-        if negated {
-            (token, key) = self.next();
-        }
-        if token != Token::Identifier {
-            return Err(found(key, "expected: identifier"));
-        }
-        if let Some(why) = key_problem(key) {
-            return Err(SelectorError(format!("<nil>: Invalid value: {key:?}: {why}")));
-        }
-        if negated {
-            return Requirement::new(key, Operator::DoesNotExist, BTreeSet::new());
-        }
-        if matches!(self.peek().0, Token::End | Token::Comma) {
-            return Requirement::new(key, Operator::Exists, BTreeSet::new());
-        }
-        let operator = self.operator()?;
-        let values = match operator {
-            Operator::In | Operator::NotIn => self.values()?,
-            _ => self.exact_value()?,
-        };
-        Requirement::new(key, operator, values)
-    }
-
-    fn operator(&mut self) -> Result<Operator, SelectorError> {
-        let (token, word) = self.raw();
-        self.at += 1;
-        match token {
-            Token::In => Ok(Operator::In),
-            Token::NotIn => Ok(Operator::NotIn),
-            Token::Equals => Ok(Operator::Equals),
-            Token::DoubleEquals => Ok(Operator::DoubleEquals),
-            Token::NotEquals => Ok(Operator::NotEquals),
-            Token::Greater => Ok(Operator::GreaterThan),
-            Token::Less => Ok(Operator::LessThan),
-            _ => Err(found(word, "expected: in, notin, =, ==, !=, gt, lt")),
-        }
-    }
-
-    fn values(&mut self) -> Result<BTreeSet<String>, SelectorError> {
-        let (token, word) = self.next();
-        if token != Token::Open {
-            return Err(SelectorError(format!("found '{word}' expected: '('")));
-        }
-        match self.peek() {
-            (Token::Identifier | Token::Comma, _) => self.value_list(),
-            (Token::Close, _) => {
-                self.at += 1;
-                Ok(BTreeSet::from([String::new()]))
-            }
-            (_, word) => Err(found(word, "expected: ',', ')' or identifier")),
-        }
-    }
-
-    /// Up to and with the closing parenthesis; an empty place between commas is an empty value.
-    fn value_list(&mut self) -> Result<BTreeSet<String>, SelectorError> {
-        let mut values = BTreeSet::new();
-        loop {
-            match self.next() {
-                (Token::Identifier, word) => {
-                    values.insert(word.to_owned());
-                    match self.peek() {
-                        (Token::Comma, _) => {}
-                        (Token::Close, _) => break,
-                        (_, word) => return Err(found(word, "expected: ',' or ')'")),
-                    }
-                }
-                (Token::Comma, _) => {
-                    if values.is_empty() {
-                        values.insert(String::new());
-                    }
-                    match self.peek().0 {
-                        Token::Close => {
-                            values.insert(String::new());
-                            break;
-                        }
-                        Token::Comma => {
-                            self.at += 1;
-                            values.insert(String::new());
-                        }
-                        _ => {}
-                    }
-                }
-                (_, word) => return Err(found(word, "expected: ',', or identifier")),
-            }
-        }
-        self.at += 1;
-        Ok(values)
-    }
-
-    fn exact_value(&mut self) -> Result<BTreeSet<String>, SelectorError> {
-        match self.peek() {
-            (Token::End | Token::Comma, _) => Ok(BTreeSet::from([String::new()])),
-            (Token::Identifier, word) => {
-                self.at += 1;
-                Ok(BTreeSet::from([word.to_owned()]))
-            }
-            (_, word) => Err(found(word, "expected: identifier")),
-        }
-    }
-}
-
-fn found(word: &str, expected: &str) -> SelectorError {
-    SelectorError(format!("found '{word}', {expected}"))
-}
-
 fn go_strings(values: &BTreeSet<String>) -> String {
     let quoted: Vec<String> = values.iter().map(|v| format!("{v:?}")).collect();
     format!("[{}]", quoted.join(","))
 }
 
-const NAME_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
-    character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
-    must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
-    start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
-    '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-
 /// Why a label key is not a qualified name.
 fn key_problem(key: &str) -> Option<String> {
-    let mut problems = Vec::new();
-    let name = match key.split('/').collect::<Vec<_>>().as_slice() {
-        [name] => *name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                problems.push("prefix part must be non-empty".to_owned());
-            } else {
-                if prefix.len() > 253 {
-                    problems.push("prefix part must be no more than 253 bytes".to_owned());
-                }
-                if !is_subdomain(prefix) {
-                    problems.push(format!("prefix part {SUBDOMAIN_RULE}"));
-                }
-            }
-            *name
-        }
-        _ => {
-            return Some(format!(
-                "a qualified name {NAME_RULE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-            ));
-        }
-    };
-    if name.is_empty() {
-        problems.push("name part must be non-empty".to_owned());
-    } else if name.len() > 63 {
-        problems.push("name part must be no more than 63 bytes".to_owned());
-    }
-    if !is_name(name) {
-        problems.push(format!("name part {NAME_RULE}"));
-    }
+    let problems = names::qualified_name(key);
     (!problems.is_empty()).then(|| problems.join("; "))
 }
 
 fn value_problem(value: &str) -> Option<String> {
-    let mut problems = Vec::new();
-    if value.len() > 63 {
-        problems.push("must be no more than 63 bytes");
-    }
-    if !value.is_empty() && !is_name(value) {
-        problems.push(VALUE_RULE);
-    }
+    let problems = names::label_value(value);
     (!problems.is_empty()).then(|| problems.join("; "))
-}
-
-fn is_name(s: &str) -> bool {
-    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = s.as_bytes();
-    edge(bytes.first())
-        && edge(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
-}
-
-fn is_subdomain(s: &str) -> bool {
-    let small = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    s.split('.').all(|label| {
-        let b = label.as_bytes();
-        b.first().is_some_and(small)
-            && b.last().is_some_and(small)
-            && b.iter().all(|b| small(b) || *b == b'-')
-    })
-}
-
-/// One term of a field selector.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldRequirement {
-    pub field: String,
-    /// `!=`
-    pub negated: bool,
-    pub value: String,
-}
-
-impl fmt::Display for FieldRequirement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.field, if self.negated { "!=" } else { "=" })?;
-        for c in self.value.chars() {
-            if matches!(c, '\\' | ',' | '=') {
-                f.write_str("\\")?;
-            }
-            write!(f, "{c}")?;
-        }
-        Ok(())
-    }
-}
-
-/// A field selector: all terms must hold. Which fields exist is for the kind to say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FieldSelector {
-    pub requirements: Vec<FieldRequirement>,
-}
-
-impl FieldSelector {
-    /// The grammar of the query parameter `fieldSelector`: `a=b,c!=d`, with `\` before a literal `\`, `,` or `=`.
-    pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut terms = split_terms(text);
-        terms.sort_unstable();
-        let mut requirements = Vec::new();
-        for term in terms.into_iter().filter(|t| !t.is_empty()) {
-            let Some((field, negated, value)) = split_term(term) else {
-                return Err(SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'")));
-            };
-            requirements.push(FieldRequirement { field: field.to_owned(), negated, value: unescape(value)? });
-        }
-        Ok(Self { requirements })
-    }
-
-    pub fn is_everything(&self) -> bool {
-        self.requirements.is_empty()
-    }
-
-    /// `value_of` gives a field's value as text, empty where the object has none.
-    pub fn matches<'a>(&self, value_of: impl Fn(&str) -> std::borrow::Cow<'a, str>) -> bool {
-        self.requirements.iter().all(|r| (value_of(&r.field) == r.value.as_str()) != r.negated)
-    }
-
-    /// The value that a field must have, where the selector names one.
-    pub fn exact(&self, field: &str) -> Option<&str> {
-        let found = self.requirements.iter().find(|r| r.field == field && !r.negated);
-        found.map(|r| r.value.as_str())
-    }
-}
-
-impl fmt::Display for FieldSelector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, r) in self.requirements.iter().enumerate() {
-            write!(f, "{}{r}", if i == 0 { "" } else { "," })?;
-        }
-        Ok(())
-    }
-}
-
-fn split_terms(text: &str) -> Vec<&str> {
-    let (mut terms, mut start, mut escaped) = (Vec::new(), 0, false);
-    for (i, c) in text.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            ',' => {
-                terms.push(&text[start..i]);
-                start = i + 1;
-            }
-            _ => {}
-        }
-    }
-    terms.push(&text[start..]);
-    terms
-}
-
-fn split_term(term: &str) -> Option<(&str, bool, &str)> {
-    for (i, _) in term.char_indices() {
-        let (field, rest) = term.split_at(i);
-        if let Some(value) = rest.strip_prefix("!=") {
-            return Some((field, true, value));
-        }
-        if let Some(value) = rest.strip_prefix("==").or_else(|| rest.strip_prefix('=')) {
-            return Some((field, false, value));
-        }
-    }
-    None
-}
-
-fn unescape(value: &str) -> Result<String, SelectorError> {
-    let bad = |sequence: &str| {
-        SelectorError(format!("invalid field selector: invalid escape sequence: {sequence}"))
-    };
-    let mut out = String::with_capacity(value.len());
-    let mut chars = value.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => match chars.next() {
-                Some(e @ ('\\' | ',' | '=')) => out.push(e),
-                Some(e) => return Err(bad(&format!("\\{e}"))),
-                None => return Err(bad("\\")),
-            },
-            // Kubernetes prints the character's number.
-            ',' | '=' => {
-                let number = u32::from(c);
-                return Err(SelectorError(format!(
-                    "invalid field selector: unescaped character in value: {number}"
-                )));
-            }
-            _ => out.push(c),
-        }
-    }
-    Ok(out)
 }
 
 #[cfg(test)]
@@ -745,7 +357,7 @@ mod tests {
             ),
             (
                 "a/b/c",
-                "unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a qualified name must consist of",
+                "unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a valid label key must consist of",
             ),
         ];
         for (text, want) in starts {
@@ -775,25 +387,5 @@ mod tests {
             message,
             "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"
         );
-    }
-
-    #[test]
-    fn field_selectors() {
-        let s = FieldSelector::parse("spec.nodeName=n1,metadata.name!=a\\,b\\=c,,x==").unwrap();
-        assert_eq!(s.to_string(), "metadata.name!=a\\,b\\=c,spec.nodeName=n1,x=");
-        assert_eq!(s.exact("spec.nodeName"), Some("n1"));
-        assert_eq!(s.exact("metadata.name"), None);
-        let value = |f: &str| std::borrow::Cow::Borrowed(if f == "spec.nodeName" { "n1" } else { "" });
-        assert!(s.matches(value));
-        assert!(FieldSelector::parse("").unwrap().is_everything());
-        let bad = [
-            ("metadata.name", "invalid selector: 'metadata.name'; can't understand 'metadata.name'"),
-            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
-            ("a=\\x", "invalid field selector: invalid escape sequence: \\x"),
-            ("a=x\\", "invalid field selector: invalid escape sequence: \\"),
-        ];
-        for (text, want) in bad {
-            assert_eq!(FieldSelector::parse(text).unwrap_err().to_string(), want);
-        }
     }
 }

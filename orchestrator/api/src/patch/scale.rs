@@ -83,4 +83,36 @@ mod tests {
         assert_eq!(to_parent(Some(&parent), Some(&taken), "apps/v1").unwrap().unwrap(), want);
         assert_eq!(to_scale(None).unwrap(), None);
     }
+
+    #[test]
+    fn a_disputed_scale() {
+        let schema = crate::schema::of("autoscaling", "v1", "Scale").unwrap();
+        let parent = json!([{"manager": "unknown", "operation": "Update", "apiVersion": "apps/v1", "subresource": "scale",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]);
+        let scale = |n: i32| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": n}});
+        let mut live = scale(2);
+        live["metadata"]["managedFields"] = to_scale(Some(&parent)).unwrap().unwrap();
+        let write = crate::patch::apply::Write {
+            schema: &schema,
+            api_version: SCALE_VERSION,
+            manager: "m",
+            subresource: "scale",
+            now: "2026-01-01T00:00:00Z",
+            convert: None,
+        };
+        let error =
+            crate::patch::apply::apply(&write, Some(&live), &scale(3), false).unwrap_err().to_string();
+        let who = "\"unknown\" with subresource \"scale\" using autoscaling/v1";
+        assert_eq!(error, format!("Apply failed with 1 conflict: conflict with {who}: .spec.replicas"));
+        let mut new = scale(4);
+        crate::patch::apply::update(
+            &crate::patch::apply::Write { manager: "two", ..write },
+            Some(&live),
+            &mut new,
+        );
+        let after =
+            to_parent(Some(&parent), new["metadata"].get("managedFields"), "apps/v1").unwrap().unwrap();
+        assert_eq!(after.as_array().unwrap().len(), 1);
+        assert_eq!((&after[0]["manager"], &after[0]["apiVersion"]), (&json!("two"), &json!("apps/v1")));
+    }
 }
