@@ -340,7 +340,8 @@ async fn two_hundred_pods_on_twenty_nodes() {
         cluster.assign_cidr(&name, i).await;
     }
     for i in 0..20 {
-        eventually("nodes are ready", || cluster.ready(&format!("node-{i}"))).await;
+        let name = format!("node-{i}");
+        eventually("nodes are ready", || cluster.ready(&name)).await;
     }
     let began = Instant::now();
     for i in 0..200 {

@@ -1,12 +1,14 @@
 //! A real API server in this process with kubelets on simulated runtimes, and helpers that wait and say what they saw.
 
+#![allow(dead_code, unreachable_pub, reason = "every test file takes what it needs")]
+
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use loadline_client::Scope;
@@ -14,7 +16,7 @@ use loadline_kubelet::{Config, Kubelet, LeaseTimings, Tls};
 use loadline_network::SimNetwork;
 use loadline_runtime::{SharedRuntime, Sim, SimConfig};
 use loadline_server::{Identity, Server};
-use loadline_store::embedded::{Embedded, Options};
+use loadline_store::{Embedded, EmbeddedOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -38,10 +40,14 @@ pub struct TestNode {
 impl Cluster {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Embedded::open(dir.path().join("store"), Options::default()).unwrap();
+        let store = Embedded::open(dir.path().join("store"), EmbeddedOptions::default()).unwrap();
         let config = loadline_server::Config::new("127.0.0.1:0".parse().unwrap(), dir.path());
         let server = Server::start(config, Arc::new(store)).await.unwrap();
         let client = Client::new(server.local(Identity::component("test")), "default");
+        // What the service account controller does.
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+        let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+        accounts.create(&PostParams::default(), &account).await.unwrap();
         Self { client, server, scope: Scope::new(), dir }
     }
 
