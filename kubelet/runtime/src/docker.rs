@@ -4,6 +4,7 @@
 //! the daemon does not have: a new `Docker` with the same ids sees the same containers. App containers are never
 //! restarted by Docker; a container that has run once is not started again.
 
+mod cleanup;
 mod errors;
 mod events;
 mod exec;
@@ -43,6 +44,7 @@ use crate::{
     Container, ContainerConfig, ContainerState, ContainerStats, ExecResult, Image, LogOptions, Output,
     RegistryAuth, Result, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxConfig, Session,
 };
+pub use cleanup::remove_cluster;
 use observe::{Cache, Observed};
 
 /// Inspects at the same time, after a list; the daemon locks much of its work anyway.
