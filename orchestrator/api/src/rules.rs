@@ -48,6 +48,8 @@ mod volumes;
 mod workload;
 
 #[cfg(test)]
+mod default_tests;
+#[cfg(test)]
 mod invalid_tests;
 #[cfg(test)]
 mod wire_tests;

@@ -417,10 +417,12 @@ fn difference(new: &Value, old: &Value) -> String {
 fn status_update(errs: &mut Errors, new: &Value, old: &Value) {
     let path = Path::root("status");
     let (now, before) = (at(new, "status"), at(old, "status"));
-    let conditions = path.child("conditions");
+    // Kubernetes names this place when it means `status.conditions`; clients see the same path here.
+    let metadata = Path::root("metadata");
+    let conditions = metadata.child("conditions");
     for (i, c) in list(now, "conditions").iter().enumerate() {
         if !SYSTEM_CONDITIONS.contains(&text(c, "type")) {
-            meta::label_name(errs, text(c, "type"), conditions.index(i).child("type"));
+            meta::label_name(errs, text(c, "type"), conditions.index(i).child("Type"));
         }
     }
     let nominated = text(now, "nominatedNodeName");
