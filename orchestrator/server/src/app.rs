@@ -22,6 +22,7 @@ use crate::health;
 use crate::identity::{Identity, Tokens};
 use crate::metrics::{Labels, Metrics, RequestKind};
 use crate::negotiate::{Encoding, Offer, accept};
+use crate::openapi::OpenApi;
 use crate::proxy::Kubelets;
 use crate::request::{Query, ResourcePath, Target, parse_path, verb};
 use crate::respond::{Failure, HttpResponse, Result, failure, json, text, warn};
@@ -43,6 +44,7 @@ pub(crate) struct App {
     pub(crate) allocator: Allocator,
     pub(crate) delegates: Vec<Delegate>,
     pub(crate) discovery: Discovery,
+    pub(crate) openapi: OpenApi,
     pub(crate) kubelets: Kubelets,
     pub(crate) advertise: (IpAddr, u16),
     pub(crate) stop: watch::Sender<bool>,
@@ -168,6 +170,9 @@ impl App {
                     axum::http::HeaderValue::from_static(prometheus::TEXT_FORMAT),
                 );
                 Ok(response)
+            }
+            _ if path.starts_with("/openapi/") => {
+                self.openapi.answer(&self.registry, path, query, request.headers()).await
             }
             _ => self.discovery.answer(path, request.headers()),
         }

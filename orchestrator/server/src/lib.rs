@@ -21,6 +21,7 @@ mod health;
 mod metrics;
 mod negotiate;
 mod object;
+mod openapi;
 mod options;
 mod owners;
 mod proxy;

@@ -36,6 +36,7 @@ use crate::discovery::Discovery;
 use crate::feed::Feed;
 use crate::identity::{Identity, TokenFileError, Tokens};
 use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
 use crate::pki::{Pki, PkiError};
 use crate::proxy::Kubelets;
 use crate::respond::HttpResponse;
@@ -91,6 +92,7 @@ impl Server {
         let services = table.find("", "v1", "services").map(|r| r.cache.clone());
         let app = Arc::new(App {
             discovery: Discovery::new(&registry.snapshot(), &config.delegates, (advertise, addr.port())),
+            openapi: OpenApi::default(),
             kubelets: Kubelets::new(&pki)?,
             allocator: Allocator::new(config.service_cidr, config.node_ports, services),
             registry,
