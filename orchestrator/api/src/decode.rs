@@ -57,7 +57,10 @@ pub fn body(kinds: &Snapshot, expected: Expected<'_>, bytes: &[u8]) -> Result<De
     let meta: TypeMeta = match serde_json::from_slice(bytes) {
         Ok(meta) => meta,
         Err(error) => {
-            let why = format!("couldn't get version/kind; json parse error: {}", syntax::in_go_words(&error, bytes));
+            let why = format!(
+                "couldn't get version/kind; json parse error: {}",
+                syntax::in_go_words(&error, bytes)
+            );
             return Err(unrecognized(expected, &why, bytes));
         }
     };
@@ -91,7 +94,9 @@ pub fn yaml_body(kinds: &Snapshot, expected: Expected<'_>, bytes: &[u8]) -> Resu
 pub fn strict_error(expected: Expected<'_>, strict: &[String]) -> ApiError {
     let Expected { version, kind, .. } = expected;
     let why = strict.join(", ");
-    ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {why}"))
+    ApiError::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {why}"
+    ))
 }
 
 /// Decodes JSON by a schema. The error's message is Go's, without what a request would put before it.

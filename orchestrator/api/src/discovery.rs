@@ -80,7 +80,12 @@ pub fn api_group(kinds: &Snapshot, extras: &[Extra<'_>], group: &str) -> Option<
 }
 
 /// `GET /api/v1` and `GET /apis/GROUP/VERSION`; core's group is empty. `None` if nothing is served there.
-pub fn api_resource_list(kinds: &Snapshot, extras: &[Extra<'_>], group: &str, version: &str) -> Option<Value> {
+pub fn api_resource_list(
+    kinds: &Snapshot,
+    extras: &[Extra<'_>],
+    group: &str,
+    version: &str,
+) -> Option<Value> {
     let resources = resource::all(kinds, extras, group, version);
     if resources.is_empty() {
         return None;
@@ -110,7 +115,9 @@ pub fn aggregated_groups(kinds: &Snapshot, extras: &[Extra<'_>], version: Aggreg
 
 /// Every group with its versions, the preferred one first: the table's, then those that only extras have.
 fn groups(kinds: &Snapshot, extras: &[Extra<'_>]) -> Vec<(String, Vec<String>)> {
-    let own = |(group, versions): (&str, Vec<&str>)| (group.to_owned(), versions.into_iter().map(str::to_owned).collect());
+    let own = |(group, versions): (&str, Vec<&str>)| {
+        (group.to_owned(), versions.into_iter().map(str::to_owned).collect())
+    };
     let mut groups: Vec<(String, Vec<String>)> = kinds.groups().into_iter().map(own).collect();
     for extra in extras {
         match groups.iter_mut().find(|(group, _)| group == extra.group) {
@@ -178,14 +185,16 @@ mod tests {
         assert_eq!(api_group(&kinds, &[], "metrics.k8s.io"), None);
         assert_eq!(api_group(&kinds, &[], ""), None);
         let list = api_group_list(&kinds, EXTRAS);
-        let names: Vec<&str> = list["groups"].as_array().expect("groups").iter().filter_map(|g| g["name"].as_str()).collect();
+        let names: Vec<&str> =
+            list["groups"].as_array().expect("groups").iter().filter_map(|g| g["name"].as_str()).collect();
         assert!(names.contains(&"apps") && names.contains(&"metrics.k8s.io") && !names.contains(&""));
     }
 
     #[test]
     fn resources_of_a_group_version() {
         let kinds = Registry::builtin().snapshot();
-        let verbs = json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]);
+        let verbs =
+            json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]);
         let apps = api_resource_list(&kinds, EXTRAS, "apps", "v1").expect("apps");
         let want = json!({
             "categories": ["all"], "kind": "Deployment", "name": "deployments", "namespaced": true, "shortNames": ["deploy"],
@@ -230,13 +239,20 @@ mod tests {
     fn aggregated_documents() {
         let kinds = Registry::builtin().snapshot();
         let core = aggregated_core(&kinds, EXTRAS, AggregatedVersion::V2);
-        assert_eq!((&core["kind"], &core["apiVersion"]), (&json!("APIGroupDiscoveryList"), &json!("apidiscovery.k8s.io/v2")));
+        assert_eq!(
+            (&core["kind"], &core["apiVersion"]),
+            (&json!("APIGroupDiscoveryList"), &json!("apidiscovery.k8s.io/v2"))
+        );
         let pods = core["items"][0]["versions"][0]["resources"].as_array().expect("resources");
         let pods = pods.iter().find(|r| r["resource"] == "pods").expect("pods");
         assert_eq!(pods["responseKind"], json!({"group": "", "version": "v1", "kind": "Pod"}));
         assert_eq!((&pods["scope"], &pods["singularResource"]), (&json!("Namespaced"), &json!("pod")));
         let subresources = pods["subresources"].as_array().expect("subresources");
-        assert!(subresources.iter().any(|s| s["subresource"] == "eviction" && s["responseKind"]["kind"] == "Eviction"));
+        assert!(
+            subresources
+                .iter()
+                .any(|s| s["subresource"] == "eviction" && s["responseKind"]["kind"] == "Eviction")
+        );
 
         let groups = aggregated_groups(&kinds, EXTRAS, AggregatedVersion::V2Beta1);
         assert_eq!(groups["apiVersion"], "apidiscovery.k8s.io/v2beta1");
@@ -245,7 +261,13 @@ mod tests {
         let autoscaling = items.iter().find(|i| i["metadata"]["name"] == "autoscaling").expect("autoscaling");
         assert_eq!(autoscaling["versions"][0]["version"], "v2");
         let hpa = &autoscaling["versions"][0]["resources"][0];
-        assert!(hpa["subresources"].as_array().expect("subresources").iter().any(|s| s["subresource"] == "decisions"));
+        assert!(
+            hpa["subresources"]
+                .as_array()
+                .expect("subresources")
+                .iter()
+                .any(|s| s["subresource"] == "decisions")
+        );
         assert_eq!(AggregatedVersion::parse("v2"), Some(AggregatedVersion::V2));
         assert_eq!(AggregatedVersion::parse("v3"), None);
     }

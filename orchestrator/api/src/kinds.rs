@@ -39,7 +39,11 @@ pub struct Kind {
 impl Kind {
     /// `apps/v1`; core's is `v1`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// Whether this is the row of that URL.
@@ -170,6 +174,7 @@ pub trait Strategy: Send + Sync {
     fn to_stored(&self, obj: Value) -> Value {
         obj
     }
+    #[expect(clippy::wrong_self_convention, reason = "the strategy converts an object, not itself")]
     fn from_stored(&self, obj: Value) -> Value {
         obj
     }
@@ -183,13 +188,18 @@ mod tests {
     fn every_kind_has_a_schema_with_metadata() {
         for kind in Registry::builtin().snapshot().kinds() {
             assert!(kind.schema.field("metadata").is_some(), "{} {}", kind.group, kind.kind);
-            assert!(kind.schema.name.ends_with(&format!(".{}.{}", kind.version, kind.kind)), "{}", kind.schema.name);
+            assert!(
+                kind.schema.name.ends_with(&format!(".{}.{}", kind.version, kind.kind)),
+                "{}",
+                kind.schema.name
+            );
         }
     }
 
     #[test]
     fn rows_have_as_many_cells_as_columns() {
-        let empty = serde_json::json!({"metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"}});
+        let empty =
+            serde_json::json!({"metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"}});
         for kind in Registry::builtin().snapshot().kinds() {
             let row = kind.strategy.row(&empty, 1_770_000_000);
             assert_eq!(row.len(), kind.columns.len(), "{} {}", kind.group, kind.kind);

@@ -144,7 +144,9 @@ impl Type {
             Type::Bool => Value::from(false),
             Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => Value::from(0),
             Type::Struct(s) => s.zero(),
-            Type::Bytes | Type::Time | Type::MicroTime | Type::Any | Type::List(_) | Type::Map(_) => Value::Null,
+            Type::Bytes | Type::Time | Type::MicroTime | Type::Any | Type::List(_) | Type::Map(_) => {
+                Value::Null
+            }
         }
     }
 }
@@ -160,7 +162,8 @@ static SCHEMAS: LazyLock<Schemas> = LazyLock::new(build::schemas);
 /// The type of a kind, e.g. `("apps", "v1", "Deployment")`; core's group is empty. Besides the kinds of the table this
 /// knows the bodies of subresources, and of `meta.k8s.io` DeleteOptions and Status.
 pub fn of(group: &str, version: &str, kind: &str) -> Option<Arc<Struct>> {
-    let found = SCHEMAS.roots.iter().find(|(g, _)| g.kind == kind && g.group == group && g.version == version);
+    let found =
+        SCHEMAS.roots.iter().find(|(g, _)| g.kind == kind && g.group == group && g.version == version);
     found.map(|(_, s)| s.clone())
 }
 
@@ -187,7 +190,8 @@ mod tests {
         let mut current = root.clone();
         let mut found = None;
         for part in path.split('.') {
-            let field = current.field(part).unwrap_or_else(|| panic!("{part} of {path} in {}", current.name)).clone();
+            let field =
+                current.field(part).unwrap_or_else(|| panic!("{part} of {path} in {}", current.name)).clone();
             let mut ty = &field.ty;
             while let Type::List(l) = ty {
                 ty = &l.item;
@@ -250,7 +254,12 @@ mod tests {
             ("spec.tolerations", None, None, false),
             ("spec.containers.command", None, None, false),
             ("metadata.ownerReferences", Some("uid"), Some("uid"), false),
-            ("spec.topologySpreadConstraints", Some("topologyKey,whenUnsatisfiable"), Some("topologyKey"), false),
+            (
+                "spec.topologySpreadConstraints",
+                Some("topologyKey,whenUnsatisfiable"),
+                Some("topologyKey"),
+                false,
+            ),
         ] {
             let Type::List(list) = at(&pod, path).ty else { panic!("{path} is a list") };
             let got = match &list.merge {
@@ -270,9 +279,13 @@ mod tests {
         let pod = of_kind("", "v1", "Pod");
         let Type::Map(selector) = at(&pod, "spec.nodeSelector").ty else { panic!("nodeSelector") };
         assert!(selector.atomic);
-        let Type::Struct(owner) = at(&of_kind("", "v1", "Event"), "involvedObject").ty else { panic!("involvedObject") };
+        let Type::Struct(owner) = at(&of_kind("", "v1", "Event"), "involvedObject").ty else {
+            panic!("involvedObject")
+        };
         assert!(owner.atomic);
-        let Type::Struct(claim) = at(&of_kind("", "v1", "PersistentVolume"), "spec.claimRef").ty else { panic!("claim") };
+        let Type::Struct(claim) = at(&of_kind("", "v1", "PersistentVolume"), "spec.claimRef").ty else {
+            panic!("claim")
+        };
         assert!(!claim.atomic);
         assert!(at(&of_kind("apps", "v1", "Deployment"), "spec.strategy").retain_keys);
     }
@@ -297,7 +310,10 @@ mod tests {
             assert_eq!((field.omit_zero, field.always), (omit, always), "{path}");
         }
         let hpa = of_kind("autoscaling", "v2", "HorizontalPodAutoscaler");
-        assert_eq!(at(&hpa, "status").zero(), serde_json::json!({"currentMetrics": null, "desiredReplicas": 0}));
+        assert_eq!(
+            at(&hpa, "status").zero(),
+            serde_json::json!({"currentMetrics": null, "desiredReplicas": 0})
+        );
     }
 
     #[test]

@@ -21,13 +21,13 @@ pub(super) fn time(text: &str) -> Result<String, String> {
     if is_canonical_time(text) && text.parse::<jiff::Timestamp>().is_ok() {
         return Ok(text.to_owned());
     }
-    timestamp(text, "2006-01-02T15:04:05Z07:00")
-        .map(|t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    timestamp(text, "2006-01-02T15:04:05Z07:00").map(|t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// `metav1.MicroTime`: six digits of a second out.
 pub(super) fn micro_time(text: &str) -> Result<String, String> {
-    timestamp(text, "2006-01-02T15:04:05.000000Z07:00").map(|t| t.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
+    timestamp(text, "2006-01-02T15:04:05.000000Z07:00")
+        .map(|t| t.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
 }
 
 fn timestamp(text: &str, layout: &str) -> Result<jiff::Timestamp, String> {

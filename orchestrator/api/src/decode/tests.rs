@@ -31,36 +31,98 @@ fn container(container: &Value) -> Value {
 fn type_errors_speak_go() {
     let head = "Deployment in version \"v1\" cannot be handled as a Deployment: ";
     for (spec, want) in [
-        (json!({"replicas": "three"}), "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (json!({"selector": []}), "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.selector of type v1.LabelSelector"),
-        (json!({"template": "x"}), "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.template of type v1.PodTemplateSpec"),
-        (json!({"replicas": 1.5}), "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (json!({"replicas": 3_000_000_000_u64}), "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (json!("no"), "json: cannot unmarshal string into Go struct field Deployment.spec of type v1.DeploymentSpec"),
-        (json!(7), "json: cannot unmarshal number into Go struct field Deployment.spec of type v1.DeploymentSpec"),
-        (container(&json!({"name": 5})), "json: cannot unmarshal number into Go struct field Container.spec.template.spec.containers.name of type string"),
-        (container(&json!("c")), "json: cannot unmarshal string into Go struct field PodSpec.spec.template.spec.containers of type v1.Container"),
-        (container(&json!({"imagePullPolicy": 1})), "json: cannot unmarshal number into Go struct field Container.spec.template.spec.containers.imagePullPolicy of type v1.PullPolicy"),
-        (json!({"template": {"spec": {"containers": "c"}}}), "json: cannot unmarshal string into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container"),
-        (json!({"template": {"metadata": {"labels": {"a": 1}}}}), "json: cannot unmarshal number into Go struct field ObjectMeta.spec.template.metadata.labels of type string"),
-        (json!({"template": {"metadata": {"labels": []}}}), "json: cannot unmarshal array into Go struct field ObjectMeta.spec.template.metadata.labels of type map[string]string"),
-        (json!({"strategy": {"rollingUpdate": {"maxSurge": true}}}), "json: cannot unmarshal bool into Go value of type int32"),
-        (container(&json!({"resources": {"limits": {"cpu": "lots"}}})), "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
-        (container(&json!({"tty": "yes"})), "json: cannot unmarshal string into Go struct field Container.spec.template.spec.containers.tty of type bool"),
+        (
+            json!({"replicas": "three"}),
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            json!({"selector": []}),
+            "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.selector of type v1.LabelSelector",
+        ),
+        (
+            json!({"template": "x"}),
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.template of type v1.PodTemplateSpec",
+        ),
+        (
+            json!({"replicas": 1.5}),
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            json!({"replicas": 3_000_000_000_u64}),
+            "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            json!("no"),
+            "json: cannot unmarshal string into Go struct field Deployment.spec of type v1.DeploymentSpec",
+        ),
+        (
+            json!(7),
+            "json: cannot unmarshal number into Go struct field Deployment.spec of type v1.DeploymentSpec",
+        ),
+        (
+            container(&json!({"name": 5})),
+            "json: cannot unmarshal number into Go struct field Container.spec.template.spec.containers.name of type string",
+        ),
+        (
+            container(&json!("c")),
+            "json: cannot unmarshal string into Go struct field PodSpec.spec.template.spec.containers of type v1.Container",
+        ),
+        (
+            container(&json!({"imagePullPolicy": 1})),
+            "json: cannot unmarshal number into Go struct field Container.spec.template.spec.containers.imagePullPolicy of type v1.PullPolicy",
+        ),
+        (
+            json!({"template": {"spec": {"containers": "c"}}}),
+            "json: cannot unmarshal string into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
+        ),
+        (
+            json!({"template": {"metadata": {"labels": {"a": 1}}}}),
+            "json: cannot unmarshal number into Go struct field ObjectMeta.spec.template.metadata.labels of type string",
+        ),
+        (
+            json!({"template": {"metadata": {"labels": []}}}),
+            "json: cannot unmarshal array into Go struct field ObjectMeta.spec.template.metadata.labels of type map[string]string",
+        ),
+        (
+            json!({"strategy": {"rollingUpdate": {"maxSurge": true}}}),
+            "json: cannot unmarshal bool into Go value of type int32",
+        ),
+        (
+            container(&json!({"resources": {"limits": {"cpu": "lots"}}})),
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (
+            container(&json!({"tty": "yes"})),
+            "json: cannot unmarshal string into Go struct field Container.spec.template.spec.containers.tty of type bool",
+        ),
     ] {
         let error = deployment(&with_spec(&spec)).expect_err("refused");
         assert_eq!(error.message, format!("{head}{want}"));
     }
     let error = deployment(&json!({"metadata": {"name": 5}})).expect_err("refused");
-    assert_eq!(error.message, format!("{head}json: cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string"));
+    assert_eq!(
+        error.message,
+        format!(
+            "{head}json: cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string"
+        )
+    );
 }
 
 #[test]
 fn kinds_that_do_not_belong() {
     for (body, want) in [
-        (json!({"apiVersion": "apps/v2", "kind": "Deployment"}), "Deployment in version \"v2\" cannot be handled as a Deployment: no kind \"Deployment\" is registered for version \"apps/v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""),
-        (json!({"apiVersion": "apps/v1", "kind": "Pod"}), "Pod in version \"v1\" cannot be handled as a Deployment: no kind \"Pod\" is registered for version \"apps/v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""),
-        (json!({"apiVersion": "v1", "kind": "Pod", "spec": 5}), "Pod in version \"v1\" cannot be handled as a Deployment: converting (v1.Pod) to (apps.Deployment): unknown conversion"),
+        (
+            json!({"apiVersion": "apps/v2", "kind": "Deployment"}),
+            "Deployment in version \"v2\" cannot be handled as a Deployment: no kind \"Deployment\" is registered for version \"apps/v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+        (
+            json!({"apiVersion": "apps/v1", "kind": "Pod"}),
+            "Pod in version \"v1\" cannot be handled as a Deployment: no kind \"Pod\" is registered for version \"apps/v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "spec": 5}),
+            "Pod in version \"v1\" cannot be handled as a Deployment: converting (v1.Pod) to (apps.Deployment): unknown conversion",
+        ),
         (json!({"apiVersion": "a/b/c", "kind": "Pod"}), "unexpected GroupVersion string: a/b/c"),
     ] {
         assert_eq!(deployment(&body).expect_err("refused").message, want);
@@ -75,9 +137,14 @@ fn kinds_that_do_not_belong() {
 
 #[test]
 fn a_body_may_leave_its_type_out() {
-    for body in [json!({}), json!(null), json!({"kind": "Deployment"}), json!({"apiVersion": "apps/v1", "kind": ""})] {
+    for body in
+        [json!({}), json!(null), json!({"kind": "Deployment"}), json!({"apiVersion": "apps/v1", "kind": ""})]
+    {
         let decoded = deployment(&body).expect("accepted");
-        assert_eq!((&decoded.value["apiVersion"], &decoded.value["kind"]), (&json!("apps/v1"), &json!("Deployment")));
+        assert_eq!(
+            (&decoded.value["apiVersion"], &decoded.value["kind"]),
+            (&json!("apps/v1"), &json!("Deployment"))
+        );
     }
 }
 
@@ -164,15 +231,20 @@ fn kinds_that_always_write_some_fields() {
 
 #[test]
 fn scalars_become_canonical() {
-    let pod = br#"{"metadata":{"creationTimestamp":"2026-01-01T01:00:00+01:00"},"spec":{"containers":[{"name":"c",
+    let pod =
+        br#"{"metadata":{"creationTimestamp":"2026-01-01T01:00:00+01:00"},"spec":{"containers":[{"name":"c",
         "resources":{"requests":{"cpu":0.05,"memory":"1048576Ki"},"limits":{"cpu":2,"memory":"1.5Gi"}},
         "livenessProbe":{"httpGet":{"port":"http"}}}]}}"#;
     let decoded = sent("", "Pod", pod).expect("accepted").value;
     assert_eq!(decoded["metadata"]["creationTimestamp"], "2026-01-01T00:00:00Z");
-    let want = json!({"requests": {"cpu": "50m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1536Mi"}});
+    let want =
+        json!({"requests": {"cpu": "50m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1536Mi"}});
     assert_eq!(decoded["spec"]["containers"][0]["resources"], want);
     let secret = sent("", "Secret", br#"{"data":{"a":"!"}}"#).expect_err("refused").message;
-    assert_eq!(secret, "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 0");
+    assert_eq!(
+        secret,
+        "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 0"
+    );
 }
 
 #[test]
@@ -180,10 +252,16 @@ fn parsed_values_walk_the_same_way() {
     let mut value = json!({"kind": "ConfigMap", "metadata": {"name": "a", "bogus": 1}, "data": {"a": "b"}, "immutable": false});
     let unknown = object(&of("", "v1", "ConfigMap"), &mut value).expect("accepted");
     assert_eq!(unknown, ["unknown field \"metadata.bogus\""]);
-    assert_eq!(value, json!({"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "b"}, "immutable": false}));
+    assert_eq!(
+        value,
+        json!({"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "b"}, "immutable": false})
+    );
     let mut wrong = json!({"data": {"a": {}}});
     let error = object(&of("", "v1", "ConfigMap"), &mut wrong).expect_err("refused");
-    assert_eq!(error.message, "json: cannot unmarshal object into Go struct field ConfigMap.data of type string");
+    assert_eq!(
+        error.message,
+        "json: cannot unmarshal object into Go struct field ConfigMap.data of type string"
+    );
     let mut list = json!([]);
     let error = object(&of("", "v1", "ConfigMap"), &mut list).expect_err("refused");
     assert_eq!(error.message, "json: cannot unmarshal array into Go value of type v1.ConfigMap");
@@ -206,7 +284,10 @@ fn yaml_bodies() {
     let want = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.name of type string";
     assert_eq!(error, want);
     let decoded = sent("metadata: {name: a}\ndata:\n  a: x\n  a: z\nfoo: 1\n").expect("accepted");
-    assert_eq!(decoded.strict, ["yaml: unmarshal errors:\n  line 4: key \"a\" already set in map", "unknown field \"foo\""]);
+    assert_eq!(
+        decoded.strict,
+        ["yaml: unmarshal errors:\n  line 4: key \"a\" already set in map", "unknown field \"foo\""]
+    );
     assert_eq!(decoded.value["data"]["a"], "z");
     let head = "the object provided is unrecognized (must be of type ConfigMap): yaml: line 1: ";
     let error = sent("a: [").expect_err("refused").message;

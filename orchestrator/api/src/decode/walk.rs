@@ -136,9 +136,9 @@ impl<'a, 's> Seed<'a, 's> {
     fn bad_number<E: Error>(self, shown: String) -> E {
         match self.target {
             Target::Type(Type::Int32 | Type::Int64) => self.mismatch(&format!("number {shown}")),
-            Target::Type(Type::IntOrString) => {
-                self.context.fail(format!("json: cannot unmarshal number {shown} into Go value of type int32"))
-            }
+            Target::Type(Type::IntOrString) => self
+                .context
+                .fail(format!("json: cannot unmarshal number {shown} into Go value of type int32")),
             _ => self.number_misplaced(),
         }
     }
@@ -161,7 +161,11 @@ impl<'a, 's> Seed<'a, 's> {
             Target::Type(Type::Quantity) => return self.checked(scalar::quantity(&number.to_string())),
             _ => return Err(self.number_misplaced()),
         };
-        if (low..=high).contains(&number) { Ok(whole(number)) } else { Err(self.bad_number(number.to_string())) }
+        if (low..=high).contains(&number) {
+            Ok(whole(number))
+        } else {
+            Err(self.bad_number(number.to_string()))
+        }
     }
 
     fn text<E: Error>(self, text: &str, owned: impl FnOnce() -> String) -> Result<Value, E> {
@@ -173,9 +177,13 @@ impl<'a, 's> Seed<'a, 's> {
             Type::MicroTime => self.checked(scalar::micro_time(text)),
             Type::Duration => self.checked(scalar::duration(text)),
             Type::Bytes => self.checked(scalar::bytes(owned())),
-            Type::Bool | Type::Int32 | Type::Int64 | Type::Double | Type::Struct(_) | Type::List(_) | Type::Map(_) => {
-                Err(self.mismatch("string"))
-            }
+            Type::Bool
+            | Type::Int32
+            | Type::Int64
+            | Type::Double
+            | Type::Struct(_)
+            | Type::List(_)
+            | Type::Map(_) => Err(self.mismatch("string")),
         }
     }
 

@@ -43,7 +43,8 @@ fn nested(resources: &[Resource<'_>]) -> Vec<Value> {
         if !all.iter().any(|(parent, _, _)| *parent == resource.parent) {
             all.push((resource.parent, bare(resource), Vec::new()));
         }
-        let Some((_, entry, subresources)) = all.iter_mut().find(|(parent, _, _)| *parent == resource.parent) else {
+        let Some((_, entry, subresources)) = all.iter_mut().find(|(parent, _, _)| *parent == resource.parent)
+        else {
             continue;
         };
         match resource.subresource {

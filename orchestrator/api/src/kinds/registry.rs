@@ -115,7 +115,11 @@ impl Snapshot {
             match all.iter_mut().find(|gv| gv.group == kind.group && gv.version == kind.version) {
                 Some(gv) => gv.kinds.push(kind.clone()),
                 None => {
-                    all.push(GroupVersion { group: kind.group, version: kind.version, kinds: vec![kind.clone()] });
+                    all.push(GroupVersion {
+                        group: kind.group,
+                        version: kind.version,
+                        kinds: vec![kind.clone()],
+                    });
                 }
             }
         }

@@ -8,7 +8,8 @@ use crate::field::FieldError;
 use crate::rules;
 use crate::schema::{self, Struct};
 
-const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ALL_VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// Namespaces are never deleted by the collection.
 const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
@@ -21,12 +22,42 @@ pub(super) fn rows() -> Vec<Kind> {
 
 fn core() -> Vec<Kind> {
     let core = |kind, resource, singular, short, namespaced, subresources, columns, strategy| {
-        row("", "v1", kind, Names(resource, singular, short, &[]), namespaced, subresources, columns, strategy)
+        row(
+            "",
+            "v1",
+            kind,
+            Names(resource, singular, short, &[]),
+            namespaced,
+            subresources,
+            columns,
+            strategy,
+        )
     };
     vec![
-        Kind { verbs: &["create"], ..core("Binding", "bindings", "binding", &[], true, &[], NAME_AGE, &BindingRules) },
-        core("ConfigMap", "configmaps", "configmap", &["cm"], true, &[], CONFIG_MAP, &rules::config_map::STRATEGY),
-        core("Endpoints", "endpoints", "endpoints", &["ep"], true, &[], ENDPOINTS, &rules::endpoints::STRATEGY),
+        Kind {
+            verbs: &["create"],
+            ..core("Binding", "bindings", "binding", &[], true, &[], NAME_AGE, &BindingRules)
+        },
+        core(
+            "ConfigMap",
+            "configmaps",
+            "configmap",
+            &["cm"],
+            true,
+            &[],
+            CONFIG_MAP,
+            &rules::config_map::STRATEGY,
+        ),
+        core(
+            "Endpoints",
+            "endpoints",
+            "endpoints",
+            &["ep"],
+            true,
+            &[],
+            ENDPOINTS,
+            &rules::endpoints::STRATEGY,
+        ),
         core("Event", "events", "event", &["ev"], true, &[], EVENT, &rules::event::STRATEGY),
         Kind {
             verbs: NAMESPACE_VERBS,
@@ -92,7 +123,16 @@ fn core() -> Vec<Kind> {
         ),
         Kind {
             categories: &["all"],
-            ..core("Service", "services", "service", &["svc"], true, &[Status], SERVICE, &rules::service::STRATEGY)
+            ..core(
+                "Service",
+                "services",
+                "service",
+                &["svc"],
+                true,
+                &[Status],
+                SERVICE,
+                &rules::service::STRATEGY,
+            )
         },
     ]
 }
@@ -235,10 +275,16 @@ impl Strategy for BindingRules {
     }
 
     fn validate_create(&self, obj: &Value) -> Vec<FieldError> {
-        let target = |field: &str| obj.pointer(&format!("/target/{field}")).and_then(Value::as_str).unwrap_or_default();
+        let target = |field: &str| {
+            obj.pointer(&format!("/target/{field}")).and_then(Value::as_str).unwrap_or_default()
+        };
         let mut errors = Vec::new();
         if !matches!(target("kind"), "" | "Node") {
-            errors.push(FieldError::not_supported("target.kind", &Value::from(target("kind")), &["", "Node"]));
+            errors.push(FieldError::not_supported(
+                "target.kind",
+                &Value::from(target("kind")),
+                &["", "Node"],
+            ));
         }
         if target("name").is_empty() {
             errors.push(FieldError::required("target.name", ""));
@@ -293,11 +339,15 @@ const LABEL_SELECTOR: Column = wide("Selector", "The label selector for the pods
 
 const NAME_AGE: &[Column] = &[NAME, AGE];
 const CONFIG_MAP: &[Column] = &[NAME, text("Data", "The number of entries in data and binaryData."), AGE];
-const ENDPOINTS: &[Column] = &[NAME, text("Endpoints", "The addresses and ports of the ready endpoints."), AGE];
+const ENDPOINTS: &[Column] =
+    &[NAME, text("Endpoints", "The addresses and ports of the ready endpoints."), AGE];
 const EVENT: &[Column] = &[
     text("Last Seen", "The time at which the most recent occurrence of this event was recorded."),
     text("Type", "Type of this event (Normal, Warning), new types could be added in the future"),
-    text("Reason", "This should be a short, machine understandable string that gives the reason for the event."),
+    text(
+        "Reason",
+        "This should be a short, machine understandable string that gives the reason for the event.",
+    ),
     text("Object", "The object that this event is about."),
     wide("Subobject", "The part of the object that this event is about."),
     wide("Source", "The component reporting this event."),
@@ -347,7 +397,10 @@ const POD: &[Column] = &[
     NAME,
     text("Ready", "The aggregate readiness state of this pod for accepting traffic."),
     text("Status", "The aggregate status of the containers in this pod."),
-    text("Restarts", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted."),
+    text(
+        "Restarts",
+        "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+    ),
     AGE,
     wide("IP", "The address allocated to the pod."),
     wide("Node", "The node that the pod was assigned to."),

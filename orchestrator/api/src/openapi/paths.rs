@@ -180,7 +180,8 @@ fn subresource(kind: &Kind, sub: Subresource) -> Vec<Operation<'_>> {
         Subresource::Other(_) => ["get", "post"]
             .into_iter()
             .map(|method| {
-                let mut connect = operation(kind, method, "connect", &format!("connect{}", camel(method)), &suffix);
+                let mut connect =
+                    operation(kind, method, "connect", &format!("connect{}", camel(method)), &suffix);
                 connect.answer = None;
                 connect
             })
@@ -199,7 +200,13 @@ fn subresource(kind: &Kind, sub: Subresource) -> Vec<Operation<'_>> {
     operations
 }
 
-fn operation<'a>(kind: &'a Kind, method: &'static str, action: &'static str, verb: &str, suffix: &str) -> Operation<'a> {
+fn operation<'a>(
+    kind: &'a Kind,
+    method: &'static str,
+    action: &'static str,
+    verb: &str,
+    suffix: &str,
+) -> Operation<'a> {
     let group = kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
     let scope = if kind.namespaced && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
     Operation {
@@ -238,8 +245,13 @@ fn item(path: &str, operations: &[Operation<'_>], kind: &Kind, dialect: Dialect)
 }
 
 fn written(operation: &Operation<'_>, kind: &Kind, dialect: Dialect) -> Value {
-    let tag = format!("{}_{}", kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core"), kind.version);
-    let mut parameters: Vec<Value> = operation.query.iter().map(|p| parameter(*p, "query", dialect)).collect();
+    let tag = format!(
+        "{}_{}",
+        kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core"),
+        kind.version
+    );
+    let mut parameters: Vec<Value> =
+        operation.query.iter().map(|p| parameter(*p, "query", dialect)).collect();
     let mut value = json!({
         "description": operation.description,
         "operationId": operation.id,
@@ -255,10 +267,12 @@ fn written(operation: &Operation<'_>, kind: &Kind, dialect: Dialect) -> Value {
             Dialect::V2 => {
                 object.insert("consumes".to_owned(), Value::from(*types));
                 let schema = dialect.reference(schema);
-                parameters.push(json!({"name": "body", "in": "body", "required": required, "schema": schema}));
+                parameters
+                    .push(json!({"name": "body", "in": "body", "required": required, "schema": schema}));
             }
             Dialect::V3 => {
-                let body = json!({"content": content(types, &dialect.reference(schema)), "required": required});
+                let body =
+                    json!({"content": content(types, &dialect.reference(schema)), "required": required});
                 object.insert("requestBody".to_owned(), body);
             }
         }

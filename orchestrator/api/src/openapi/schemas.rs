@@ -38,9 +38,12 @@ impl Definitions {
         for kind in snapshot.kinds() {
             kinds.entry(kind.schema.name.clone()).or_default().push(gvk(kind.group, kind.version, kind.kind));
         }
-        for (group, version, kind) in
-            [("autoscaling", "v1", "Scale"), ("policy", "v1", "Eviction"), ("meta.k8s.io", "v1", "DeleteOptions"), ("meta.k8s.io", "v1", "Status")]
-        {
+        for (group, version, kind) in [
+            ("autoscaling", "v1", "Scale"),
+            ("policy", "v1", "Eviction"),
+            ("meta.k8s.io", "v1", "DeleteOptions"),
+            ("meta.k8s.io", "v1", "Status"),
+        ] {
             if let Some(found) = schema::of(group, version, kind) {
                 // The options and the answer are core's by name.
                 let group = if group == "meta.k8s.io" { "" } else { group };
@@ -84,7 +87,8 @@ impl Definitions {
         let mut value = Map::new();
         describe(&mut value, &s.description);
         put(&mut value, "type", "object");
-        let properties: Map<String, Value> = s.fields.iter().map(|f| (f.name.clone(), self.property(f))).collect();
+        let properties: Map<String, Value> =
+            s.fields.iter().map(|f| (f.name.clone(), self.property(f))).collect();
         if !properties.is_empty() {
             value.insert("properties".to_owned(), Value::Object(properties));
         }
@@ -137,8 +141,12 @@ impl Definitions {
             Type::Double => json!({"type": "number", "format": "double"}),
             Type::Bytes => json!({"type": "string", "format": "byte"}),
             Type::Any => json!({"type": "object"}),
-            Type::Time => self.named(&format!("{META}.Time"), &json!({"type": "string", "format": "date-time"})),
-            Type::MicroTime => self.named(&format!("{META}.MicroTime"), &json!({"type": "string", "format": "date-time"})),
+            Type::Time => {
+                self.named(&format!("{META}.Time"), &json!({"type": "string", "format": "date-time"}))
+            }
+            Type::MicroTime => {
+                self.named(&format!("{META}.MicroTime"), &json!({"type": "string", "format": "date-time"}))
+            }
             Type::Quantity => {
                 let schema = match self.dialect {
                     Dialect::V2 => json!({"type": "string"}),
@@ -149,7 +157,9 @@ impl Definitions {
             Type::IntOrString => {
                 let schema = match self.dialect {
                     Dialect::V2 => json!({"type": "string", "format": "int-or-string"}),
-                    Dialect::V3 => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+                    Dialect::V3 => {
+                        json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+                    }
                 };
                 self.named(INT_OR_STRING, &schema)
             }
@@ -182,7 +192,11 @@ impl Definitions {
         };
         put(&mut value, "x-kubernetes-list-type", ty);
         if let Some(key) = &list.patch_merge_key {
-            put(&mut value, "x-kubernetes-patch-strategy", if list.retain_keys { "merge,retainKeys" } else { "merge" });
+            put(
+                &mut value,
+                "x-kubernetes-patch-strategy",
+                if list.retain_keys { "merge,retainKeys" } else { "merge" },
+            );
             if !key.is_empty() {
                 put(&mut value, "x-kubernetes-patch-merge-key", key.as_str());
             }

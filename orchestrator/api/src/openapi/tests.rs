@@ -71,13 +71,19 @@ fn every_kind_has_its_paths_and_its_schema() {
             let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
             let path = format!("{root}{scope}/{}/{{name}}", kind.resource);
             let item = &document["paths"][&path];
-            for (method, action) in [("get", "get"), ("patch", "patch"), ("put", "put"), ("delete", "delete")] {
+            for (method, action) in [("get", "get"), ("patch", "patch"), ("put", "put"), ("delete", "delete")]
+            {
                 assert_eq!(item[method]["x-kubernetes-group-version-kind"], want, "{path}");
                 assert_eq!(item[method]["x-kubernetes-action"], action, "{path}");
             }
             let parameters = item["patch"]["parameters"].as_array().expect("parameters");
-            assert!(parameters.iter().any(|p| p["name"] == "fieldValidation" && p["in"] == "query"), "{path}");
-            assert!(item["patch"]["requestBody"]["content"]["application/strategic-merge-patch+json"].is_object());
+            assert!(
+                parameters.iter().any(|p| p["name"] == "fieldValidation" && p["in"] == "query"),
+                "{path}"
+            );
+            assert!(
+                item["patch"]["requestBody"]["content"]["application/strategic-merge-patch+json"].is_object()
+            );
         }
     }
 }
@@ -115,7 +121,8 @@ fn merge_facts_are_stated() {
     assert_eq!(schemas["io.k8s.api.core.v1.ServicePort"]["properties"]["protocol"]["default"], "TCP");
     let claim = &schemas["io.k8s.api.core.v1.PersistentVolumeSpec"]["properties"]["claimRef"];
     assert_eq!(claim["x-kubernetes-map-type"], "granular");
-    let strategy = &document("apps", "v1")["components"]["schemas"]["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"];
+    let strategy = &document("apps", "v1")["components"]["schemas"]["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]
+        ["strategy"];
     assert_eq!(strategy["x-kubernetes-patch-strategy"], "retainKeys");
 }
 

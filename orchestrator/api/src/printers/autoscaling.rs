@@ -52,8 +52,11 @@ fn metrics(obj: &Value) -> String {
         return NONE.to_owned();
     }
     let statuses = list(obj, "/status/currentMetrics");
-    let all: Vec<String> =
-        specs.iter().enumerate().map(|(i, spec)| metric(spec, statuses.get(i).unwrap_or(&Value::Null))).collect();
+    let all: Vec<String> = specs
+        .iter()
+        .enumerate()
+        .map(|(i, spec)| metric(spec, statuses.get(i).unwrap_or(&Value::Null)))
+        .collect();
     shortened(&all, MAX_METRICS, ", ")
 }
 
@@ -69,7 +72,8 @@ fn metric(spec: &Value, status: &Value) -> String {
     };
     let spec = spec.get(source).unwrap_or(&Value::Null);
     let current = |field: &str| status.get(source).and_then(|s| s.pointer(&format!("/current/{field}")));
-    let current_text = |field: &str| or(current(field).and_then(Value::as_str).unwrap_or_default(), UNKNOWN).to_owned();
+    let current_text =
+        |field: &str| or(current(field).and_then(Value::as_str).unwrap_or_default(), UNKNOWN).to_owned();
     let average = text(spec, "/target/averageValue");
     if named {
         let name = text(spec, "/name");
@@ -78,7 +82,8 @@ fn metric(spec: &Value, status: &Value) -> String {
         }
         let percent = |v: Option<&Value>| v.and_then(Value::as_i64).map(|p| format!("{p}%"));
         let now = percent(current("averageUtilization")).unwrap_or_else(|| UNKNOWN.to_owned());
-        let wanted = percent(spec.pointer("/target/averageUtilization")).unwrap_or_else(|| "<auto>".to_owned());
+        let wanted =
+            percent(spec.pointer("/target/averageUtilization")).unwrap_or_else(|| "<auto>".to_owned());
         return format!("{name}: {now}/{wanted}");
     }
     match (source, average) {
@@ -97,7 +102,8 @@ mod tests {
     #[test]
     fn targets() {
         let utilization = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}});
-        let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"averageValue": "1Gi"}}});
+        let memory =
+            json!({"type": "Resource", "resource": {"name": "memory", "target": {"averageValue": "1Gi"}}});
         let pods = json!({"type": "Pods", "pods": {"target": {"averageValue": "10"}}});
         let external = json!({"type": "External", "external": {"target": {"value": "30"}}});
         let object = json!({"type": "Object", "object": {"target": {"averageValue": "3"}}});
@@ -107,8 +113,16 @@ mod tests {
             (json!([utilization]), json!(null), "cpu: <unknown>/80%"),
             (json!([utilization]), json!([cpu_now]), "cpu: 41%/80%"),
             (json!([utilization, memory]), json!([cpu_now]), "cpu: 41%/80%, memory: <unknown>/1Gi"),
-            (json!([utilization, memory, pods]), json!([]), "cpu: <unknown>/80%, memory: <unknown>/1Gi + 1 more..."),
-            (json!([pods, external]), json!([{"pods": {"current": {"averageValue": "4"}}}, {"external": {"current": {"value": "7"}}}]), "4/10, 7/30"),
+            (
+                json!([utilization, memory, pods]),
+                json!([]),
+                "cpu: <unknown>/80%, memory: <unknown>/1Gi + 1 more...",
+            ),
+            (
+                json!([pods, external]),
+                json!([{"pods": {"current": {"averageValue": "4"}}}, {"external": {"current": {"value": "7"}}}]),
+                "4/10, 7/30",
+            ),
             (json!([object]), json!([{"object": {"current": {"averageValue": "2"}}}]), "2/3 (avg)"),
         ] {
             let obj = json!({"spec": {"metrics": specs}, "status": {"currentMetrics": statuses}});

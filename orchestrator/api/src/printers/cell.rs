@@ -68,7 +68,8 @@ pub(super) fn labels(obj: &Value, pointer: &str) -> String {
 }
 
 fn pairs(map: &Map<String, Value>) -> Vec<String> {
-    let mut pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let mut pairs: Vec<String> =
+        map.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
     pairs.sort();
     pairs
 }
@@ -104,7 +105,9 @@ pub(super) fn selector(obj: &Value, pointer: &str) -> String {
 /// At most `max` items, and how many more there are.
 pub(super) fn shortened(items: &[String], max: usize, separator: &str) -> String {
     match items.get(..max) {
-        Some(head) if items.len() > max => format!("{} + {} more...", head.join(separator), items.len() - max),
+        Some(head) if items.len() > max => {
+            format!("{} + {} more...", head.join(separator), items.len() - max)
+        }
         _ => items.join(separator),
     }
 }

@@ -38,7 +38,9 @@ fn roles(obj: &Value) -> String {
     let mut roles: Vec<&str> = Vec::new();
     for (label, value) in map(obj, "/metadata/labels").into_iter().flatten() {
         let role = label.strip_prefix(ROLE_PREFIX);
-        roles.extend(role.or_else(|| value.as_str().filter(|_| label == ROLE_LABEL)).filter(|r| !r.is_empty()));
+        roles.extend(
+            role.or_else(|| value.as_str().filter(|_| label == ROLE_LABEL)).filter(|r| !r.is_empty()),
+        );
     }
     roles.sort_unstable();
     roles.dedup();
@@ -46,7 +48,10 @@ fn roles(obj: &Value) -> String {
 }
 
 fn address<'a>(obj: &'a Value, ty: &str) -> &'a str {
-    list(obj, "/status/addresses").iter().find(|a| text(a, "/type") == ty).map_or(NONE, |a| text(a, "/address"))
+    list(obj, "/status/addresses")
+        .iter()
+        .find(|a| text(a, "/type") == ty)
+        .map_or(NONE, |a| text(a, "/address"))
 }
 
 pub fn namespace(obj: &Value, now: i64) -> Vec<Value> {
@@ -58,7 +63,8 @@ pub fn lease(obj: &Value, now: i64) -> Vec<Value> {
 }
 
 pub fn persistent_volume(obj: &Value, now: i64) -> Vec<Value> {
-    let claim = present(obj, "/spec/claimRef").map(|c| format!("{}/{}", text(c, "/namespace"), text(c, "/name")));
+    let claim =
+        present(obj, "/spec/claimRef").map(|c| format!("{}/{}", text(c, "/namespace"), text(c, "/name")));
     vec![
         name(obj),
         Value::from(or(text(obj, "/spec/capacity/storage"), "0")),
@@ -133,8 +139,18 @@ mod tests {
                 "nodeInfo": {"kubeletVersion": "v1.36.0", "osImage": "", "kernelVersion": "6.1"},
             },
         });
-        let want = json!(["n1", "Ready,SchedulingDisabled", "control-plane,edge", "<unknown>", "v1.36.0",
-            "10.0.0.1", "<none>", "<unknown>", "6.1", "<unknown>"]);
+        let want = json!([
+            "n1",
+            "Ready,SchedulingDisabled",
+            "control-plane,edge",
+            "<unknown>",
+            "v1.36.0",
+            "10.0.0.1",
+            "<none>",
+            "<unknown>",
+            "6.1",
+            "<unknown>"
+        ]);
         assert_eq!(Value::from(node(&obj, 0)), want);
         for (conditions, want) in [
             (json!([]), "Unknown"),
@@ -154,7 +170,19 @@ mod tests {
                 "storageClassName": "fast", "volumeMode": "Filesystem"},
             "status": {"phase": "Bound"},
         });
-        let want = json!(["v", "1Gi", "RWO,RWX", "Retain", "Bound", "a/c", "fast", "<unset>", "", "<unknown>", "Filesystem"]);
+        let want = json!([
+            "v",
+            "1Gi",
+            "RWO,RWX",
+            "Retain",
+            "Bound",
+            "a/c",
+            "fast",
+            "<unset>",
+            "",
+            "<unknown>",
+            "Filesystem"
+        ]);
         assert_eq!(Value::from(persistent_volume(&volume, 0)), want);
         let claim = json!({"metadata": {"name": "c"}, "spec": {"volumeMode": "Filesystem"}, "status": {"phase": "Pending"}});
         let want = json!(["c", "Pending", "", "", "", "", "<unset>", "<unknown>", "Filesystem"]);

@@ -100,7 +100,18 @@ mod tests {
             "source": {"component": "kubelet", "host": "n1"},
             "firstTimestamp": "2025-12-31T23:59:00Z", "lastTimestamp": "2025-12-31T23:59:50Z", "eventTime": null,
         });
-        let want = json!(["10s", "Normal", "Pulled", "pod/p", "spec.containers{c}", "kubelet, n1", "pulled", "60s", 3, "x.1"]);
+        let want = json!([
+            "10s",
+            "Normal",
+            "Pulled",
+            "pod/p",
+            "spec.containers{c}",
+            "kubelet, n1",
+            "pulled",
+            "60s",
+            3,
+            "x.1"
+        ]);
         assert_eq!(Value::from(event(&obj, NOW)), want);
     }
 

@@ -109,7 +109,11 @@ mod tests {
                 json!({}),
                 json!(["NodePort", "None", "1.2.3.4", "80:30080/TCP,53/UDP", "<none>"]),
             ),
-            (json!({"type": "LoadBalancer"}), json!({}), json!(["LoadBalancer", "<none>", "<pending>", "<none>", "<none>"])),
+            (
+                json!({"type": "LoadBalancer"}),
+                json!({}),
+                json!(["LoadBalancer", "<none>", "<pending>", "<none>", "<none>"]),
+            ),
             (
                 json!({"type": "LoadBalancer"}),
                 json!({"loadBalancer": {"ingress": [{"ip": "5.5.5.5"}, {"hostname": "a.example"}]}}),

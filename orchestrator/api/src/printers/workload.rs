@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn workloads() {
-        let template = json!({"spec": {"containers": [{"name": "a", "image": "i:1"}, {"name": "b", "image": "i:2"}]}});
+        let template =
+            json!({"spec": {"containers": [{"name": "a", "image": "i:1"}, {"name": "b", "image": "i:2"}]}});
         let obj = json!({
             "metadata": {"name": "d"},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "a"}}, "template": template},
@@ -71,7 +72,10 @@ mod tests {
         });
         let want = json!(["d", "1/3", 2, 0, "<unknown>", "a,b", "i:1,i:2", "app=a"]);
         assert_eq!(Value::from(deployment(&obj, 0)), want);
-        assert_eq!(Value::from(replica_set(&obj, 0)), json!(["d", 3, 2, 1, "<unknown>", "a,b", "i:1,i:2", "app=a"]));
+        assert_eq!(
+            Value::from(replica_set(&obj, 0)),
+            json!(["d", 3, 2, 1, "<unknown>", "a,b", "i:1,i:2", "app=a"])
+        );
         let obj = json!({"metadata": {"name": "d"}, "spec": {"selector": {"b": "2", "a": "1"}, "template": template}});
         let want = json!(["d", 0, 0, 0, "<unknown>", "a,b", "i:1,i:2", "a=1,b=2"]);
         assert_eq!(Value::from(replication_controller(&obj, 0)), want);

@@ -55,7 +55,9 @@ impl Builder {
             ("number", _) => Type::Double,
             ("array", _) => self.list(schema),
             ("object", _) => match schema.get("additionalProperties") {
-                Some(value) if value.is_object() => Type::Map(Box::new(Map { value: self.ty(value), atomic: false })),
+                Some(value) if value.is_object() => {
+                    Type::Map(Box::new(Map { value: self.ty(value), atomic: false }))
+                }
                 _ => Type::Any,
             },
             _ => Type::Any,
@@ -64,7 +66,12 @@ impl Builder {
 
     fn list(&mut self, schema: &Value) -> Type {
         let item = schema.get("items").map_or(Type::Any, |items| self.ty(items));
-        Type::List(Box::new(List { item, merge: ListMerge::Atomic, patch_merge_key: None, retain_keys: false }))
+        Type::List(Box::new(List {
+            item,
+            merge: ListMerge::Atomic,
+            patch_merge_key: None,
+            retain_keys: false,
+        }))
     }
 
     fn named(&mut self, name: &str) -> Type {
@@ -94,8 +101,13 @@ impl Builder {
     }
 
     fn structure(&mut self, name: &str, schema: &Value) -> Struct {
-        let required: Vec<&str> =
-            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let mut fields = Vec::new();
         for (field, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
             fields.push(self.field(name, field, property, required.contains(&field.as_str())));
@@ -122,7 +134,8 @@ impl Builder {
             required,
             retain_keys: merge.strategy == "retainKeys",
             omit_zero: type_meta || (!required && !pointer_type && go.is_none()),
-            always: required && go != Some(GoField::Pointer) || matches!(go, Some(GoField::Value | GoField::Null)),
+            always: required && go != Some(GoField::Pointer)
+                || matches!(go, Some(GoField::Value | GoField::Null)),
             null_zero: go == Some(GoField::Null),
             default: self.facts.default(short, name),
             go_type: self.facts.go_type(short, name),
@@ -169,7 +182,9 @@ fn reference(schema: &Value) -> Option<&str> {
 fn json_type(schema: &Value) -> &str {
     match schema.get("type") {
         Some(Value::String(ty)) => ty,
-        Some(Value::Array(types)) => types.iter().filter_map(Value::as_str).find(|t| *t != "null").unwrap_or_default(),
+        Some(Value::Array(types)) => {
+            types.iter().filter_map(Value::as_str).find(|t| *t != "null").unwrap_or_default()
+        }
         _ => "",
     }
 }

@@ -43,7 +43,12 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn load() -> Self {
-        Self { merge: merge_rows(), go_fields: go_field_rows(), go_types: go_type_rows(), defaults: default_rows() }
+        Self {
+            merge: merge_rows(),
+            go_fields: go_field_rows(),
+            go_types: go_type_rows(),
+            defaults: default_rows(),
+        }
     }
 
     pub(super) fn merge(&self, definition: &str, field: &str) -> Merge {
@@ -85,8 +90,12 @@ fn column(row: &[&'static str], i: usize) -> &'static str {
 
 fn merge_rows() -> HashMap<(&'static str, &'static str), Merge> {
     let row = |r: Vec<&'static str>| {
-        let merge =
-            Merge { shape: column(&r, 2), keys: column(&r, 3), strategy: column(&r, 4), patch_key: column(&r, 5) };
+        let merge = Merge {
+            shape: column(&r, 2),
+            keys: column(&r, 3),
+            strategy: column(&r, 4),
+            patch_key: column(&r, 5),
+        };
         ((column(&r, 0), column(&r, 1)), merge)
     };
     rows(MERGE_KEYS).chain(rows(OWN_MERGE_KEYS)).map(row).collect()
@@ -127,7 +136,8 @@ pub(super) fn unknown_fields(known: impl Fn(&str, &str) -> bool) -> Vec<String> 
     let facts = Facts::load();
     let merge = facts.merge.keys().filter(|(_, f)| *f != "(self)");
     let all = merge.chain(facts.go_fields.keys()).chain(facts.go_types.keys()).chain(facts.defaults.keys());
-    let mut unknown: Vec<String> = all.filter(|(d, f)| !known(d, f)).map(|(d, f)| format!("{d}.{f}")).collect();
+    let mut unknown: Vec<String> =
+        all.filter(|(d, f)| !known(d, f)).map(|(d, f)| format!("{d}.{f}")).collect();
     unknown.sort();
     unknown
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, ScanError, ScalarStyle, StrInput};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, StrInput};
 use serde_json::{Map, Value};
 
 use super::{Document, YamlError, scalar};
@@ -34,7 +34,14 @@ impl<'t> Builder<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let events = Parser::new_from_str(text);
-        Self { events, anchors: HashMap::new(), aliased: 0, duplicates: Vec::new(), line: 1, lines: text.lines().count() }
+        Self {
+            events,
+            anchors: HashMap::new(),
+            aliased: 0,
+            duplicates: Vec::new(),
+            line: 1,
+            lines: text.lines().count(),
+        }
     }
 
     /// The next document; `None` at the end of the text.
@@ -52,7 +59,8 @@ impl<'t> Builder<'t> {
         }
         let value = self.node(0).map(|node| node.map(|n| n.value).unwrap_or_default());
         // The end of the document belongs to it: there the parser finds what does not.
-        let end = |value| self.next().map(|_| Document { value, duplicates: std::mem::take(&mut self.duplicates) });
+        let end =
+            |value| self.next().map(|_| Document { value, duplicates: std::mem::take(&mut self.duplicates) });
         Some(value.and_then(end))
     }
 
@@ -85,7 +93,9 @@ impl<'t> Builder<'t> {
             Event::SequenceStart(anchor, _) => (anchor, self.sequence(depth)?),
             Event::MappingStart(anchor, _) => (anchor, self.mapping(depth)?),
             Event::Alias(anchor) => return self.alias(anchor).map(Some),
-            Event::SequenceEnd | Event::MappingEnd | Event::DocumentEnd | Event::StreamEnd => return Ok(None),
+            Event::SequenceEnd | Event::MappingEnd | Event::DocumentEnd | Event::StreamEnd => {
+                return Ok(None);
+            }
             Event::Nothing | Event::StreamStart | Event::DocumentStart(_) => return self.node(depth),
         };
         if anchor > 0 {
@@ -121,14 +131,17 @@ impl<'t> Builder<'t> {
         let mut size = 1;
         while let Some(key) = self.node(depth + 1)? {
             let line = self.line;
-            let value = self.node(depth + 1)?.unwrap_or(Node { value: Value::Null, size: 1, merge_key: false });
+            let value =
+                self.node(depth + 1)?.unwrap_or(Node { value: Value::Null, size: 1, merge_key: false });
             size += key.size + value.size;
             if key.merge_key {
                 merged.push(value.value);
                 continue;
             }
-            let key = scalar::key(key.value)
-                .ok_or(YamlError::Unsupported { line, what: "a key must be a string, a number or a boolean" })?;
+            let key = scalar::key(key.value).ok_or(YamlError::Unsupported {
+                line,
+                what: "a key must be a string, a number or a boolean",
+            })?;
             if map.contains_key(&key) {
                 self.duplicates.push(format!("line {line}: key {key:?} already set in map"));
             }
@@ -152,7 +165,10 @@ impl<'t> Builder<'t> {
             Value::Array(sources) if sources.iter().all(Value::is_object) => {
                 sources.into_iter().try_for_each(|source| self.merge(map, source))
             }
-            _ => Err(YamlError::Unsupported { line: self.line, what: "map merge requires map or sequence of maps as the value" }),
+            _ => Err(YamlError::Unsupported {
+                line: self.line,
+                what: "map merge requires map or sequence of maps as the value",
+            }),
         }
     }
 

@@ -24,10 +24,16 @@ fn typed(value: Value, is: fn(&Value) -> bool) -> Result<Value, &'static str> {
 fn plain_value(text: &str) -> Result<Value, &'static str> {
     Ok(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Value::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Value::Bool(false),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            Value::Bool(true)
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            Value::Bool(false)
+        }
         ".nan" | ".NaN" | ".NAN" => return Err("json: unsupported value: NaN"),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Err("json: unsupported value: +Inf"),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
+            return Err("json: unsupported value: +Inf");
+        }
         "-.inf" | "-.Inf" | "-.INF" => return Err("json: unsupported value: -Inf"),
         _ => number(text).unwrap_or_else(|| Value::from(text)),
     })
@@ -88,7 +94,11 @@ fn float(text: &str) -> Option<Value> {
         return None;
     }
     let value: f64 = text.parse().ok().filter(|v: &f64| v.is_finite())?;
-    if value.fract() == 0.0 && value.abs() < 1e15 { Some(Value::from(value as i64)) } else { Some(Value::from(value)) }
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        Some(Value::from(value as i64))
+    } else {
+        Some(Value::from(value))
+    }
 }
 
 /// A key as JSON has it.

@@ -55,7 +55,8 @@ fn plain_scalars_as_in_yaml_1_1() {
 
 #[test]
 fn structures_and_texts() {
-    let text = "a: |\n  line 1\n  line 2\nb: >-\n  folded\n  text\nc: [1, {d: e}]\n\"f\": {}\n1: one\ny: yes\n";
+    let text =
+        "a: |\n  line 1\n  line 2\nb: >-\n  folded\n  text\nc: [1, {d: e}]\n\"f\": {}\n1: one\ny: yes\n";
     let want = json!({"a": "line 1\nline 2\n", "b": "folded text", "c": [1, {"d": "e"}], "f": {}, "1": "one", "true": true});
     assert_eq!(value(text), want);
     assert_eq!(value(""), json!(null));
@@ -74,7 +75,8 @@ fn many_documents() {
 
 #[test]
 fn anchors_aliases_and_merge_keys() {
-    let text = "base: &b {x: 1, y: {z: 2}}\none: *b\ntwo:\n  <<: *b\n  x: 9\nthree:\n  <<: [*b, {x: 7, w: 8}]\n";
+    let text =
+        "base: &b {x: 1, y: {z: 2}}\none: *b\ntwo:\n  <<: *b\n  x: 9\nthree:\n  <<: [*b, {x: 7, w: 8}]\n";
     let value = value(text);
     let base = json!({"x": 1, "true": {"z": 2}});
     assert_eq!(value["one"], base);
@@ -89,7 +91,10 @@ fn anchors_aliases_and_merge_keys() {
 fn duplicates_are_named_and_the_last_counts() {
     let document = parse("a: 1\nb:\n  c: 1\n  c: 2\na: 3\n").unwrap();
     assert_eq!(document.value, json!({"a": 3, "b": {"c": 2}}));
-    assert_eq!(document.duplicates, ["line 4: key \"c\" already set in map", "line 5: key \"a\" already set in map"]);
+    assert_eq!(
+        document.duplicates,
+        ["line 4: key \"c\" already set in map", "line 5: key \"a\" already set in map"]
+    );
 }
 
 #[test]
@@ -146,7 +151,8 @@ fn values() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(texts(), inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect())),
+            prop::collection::btree_map(texts(), inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
         ]
     })
 }

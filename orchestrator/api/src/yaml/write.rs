@@ -115,8 +115,10 @@ fn text(s: &str) -> String {
 }
 
 fn is_plain(s: &str) -> bool {
-    const INDICATORS: &[char] =
-        &['-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', ' ', '='];
+    const INDICATORS: &[char] = &[
+        '-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', ' ',
+        '=',
+    ];
     let dash_word = s.starts_with('-') && s.len() > 1 && !s.starts_with("- ") && !s.starts_with("---");
     matches!(scalar::resolve(s, true, None), Ok(Value::String(_)))
         && (dash_word || !s.starts_with(INDICATORS))

@@ -116,7 +116,11 @@ fn rules_text(rules: &Value) -> String {
     let policies = rules.get("policies").and_then(Value::as_array).map(|policies| {
         metric::array(policies.iter().map(|p| {
             let at = |name: &str| p.get(name).cloned();
-            metric::object(&[("Type", at("type")), ("Value", at("value")), ("PeriodSeconds", at("periodSeconds"))])
+            metric::object(&[
+                ("Type", at("type")),
+                ("Value", at("value")),
+                ("PeriodSeconds", at("periodSeconds")),
+            ])
         }))
     });
     format!(
@@ -231,7 +235,8 @@ mod tests {
             {"type": "Object", "object": {"describedObject": object, "metric": {"name": "m"}, "current": {"value": "3"}}},
             {"type": "External", "external": {"metric": {"name": "q"}, "current": {"value": "7", "averageValue": "2"}}},
         ]);
-        let conditions = json!([{"type": "AbleToScale", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        let conditions =
+            json!([{"type": "AbleToScale", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
         let two = v2(
             json!({"metrics": metrics}),
             json!({"currentMetrics": statuses, "conditions": conditions, "currentReplicas": 2, "desiredReplicas": 3}),

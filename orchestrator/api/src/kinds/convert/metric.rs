@@ -57,9 +57,10 @@ pub(super) fn spec_to_v2(metric: &Value) -> Value {
             let target = target(None, at("targetAverageValue"), at("targetAverageUtilization"));
             fields([("name", at("name")), ("container", at("container")), ("target", Some(target))])
         }
-        "pods" => {
-            fields([("metric", named("selector")), ("target", Some(target(None, at("targetAverageValue"), None)))])
-        }
+        "pods" => fields([
+            ("metric", named("selector")),
+            ("target", Some(target(None, at("targetAverageValue"), None))),
+        ]),
         "object" => fields([
             ("describedObject", at("target")),
             ("metric", named("selector")),
@@ -135,10 +136,15 @@ pub(super) fn status_to_v2(status: &Value) -> Value {
         }
         "object" => {
             let current = fields([("value", at("currentValue")), ("averageValue", at("averageValue"))]);
-            fields([("describedObject", at("target")), ("metric", named("selector")), ("current", Some(current))])
+            fields([
+                ("describedObject", at("target")),
+                ("metric", named("selector")),
+                ("current", Some(current)),
+            ])
         }
         _ => {
-            let current = fields([("value", at("currentValue")), ("averageValue", at("currentAverageValue"))]);
+            let current =
+                fields([("value", at("currentValue")), ("averageValue", at("currentAverageValue"))]);
             fields([("metric", named("metricSelector")), ("current", Some(current))])
         }
     };
