@@ -181,7 +181,8 @@ fn service_variables(pod: &Pod, services: &[Arc<Service>]) -> Env {
         let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
         let master = namespace == "default" && name == "kubernetes";
         let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !matches!(*ip, "" | "None")) else { continue };
-        if !master && !(links && namespace == names::namespace(pod)) {
+        let linked = links && namespace == names::namespace(pod);
+        if !master && !linked {
             continue;
         }
         let key = name.to_uppercase().replace('-', "_");

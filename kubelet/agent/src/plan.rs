@@ -375,7 +375,8 @@ fn start(inputs: &Inputs<'_>, sandbox: &Sandbox, spec: &Spec, plan: &mut Plan) {
             let init = names::init_containers(inputs.pod).iter().any(|i| i.name == spec.name)
                 && !names::is_sidecar(spec);
             // Init containers run again in a new sandbox whatever they did in the old one.
-            if !(init && c.sandbox_id != sandbox.id) && !restarts(inputs.pod, spec, exit_code(c)) {
+            let anew = init && c.sandbox_id != sandbox.id;
+            if !anew && !restarts(inputs.pod, spec, exit_code(c)) {
                 return;
             }
             (c.attempt + 1, Some(c.finished_at.unwrap_or(c.created_at)))

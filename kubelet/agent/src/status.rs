@@ -259,7 +259,7 @@ fn incomplete(pod: &Pod, inits: &[ContainerStatus]) -> Vec<String> {
         if names::is_sidecar(spec) {
             status.started != Some(true)
         } else {
-            !terminated(status).is_some_and(|t| t.exit_code == 0)
+            terminated(status).is_none_or(|t| t.exit_code != 0)
         }
     };
     names::init_containers(pod).iter().zip(inits).filter(open).map(|(spec, _)| spec.name.clone()).collect()

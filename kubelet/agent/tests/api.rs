@@ -1,5 +1,7 @@
 //! The kubelet API over TLS: who may use it, logs, exec over WebSocket, metrics.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/harness.rs"]
 mod harness;
 

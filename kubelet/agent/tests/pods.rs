@@ -1,5 +1,7 @@
 //! Pods from the API to a simulated runtime and back, with a real API server in this process.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/harness.rs"]
 mod harness;
 

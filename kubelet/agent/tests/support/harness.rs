@@ -1,6 +1,6 @@
 //! A real API server in this process with kubelets on simulated runtimes, and helpers that wait and say what they saw.
 
-#![allow(dead_code, unreachable_pub, reason = "every test file takes what it needs")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "every test file takes what it needs")]
 
 use std::fmt::Debug;
 use std::net::IpAddr;
