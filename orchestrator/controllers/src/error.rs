@@ -1,10 +1,15 @@
 //! What can go wrong in a controller's shell. Every one of these puts the key back on its queue.
 
+use std::future::Future;
+use std::time::Duration;
+
 use kube::core::ParseExpressionError;
+use loadline_client::queue::Next;
+use tracing::debug;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{step}: {source}")]
+    #[error("{step}: {}", words(source))]
     Api { step: &'static str, source: kube::Error },
     #[error("selector: {0}")]
     Selector(#[source] ParseExpressionError),
@@ -16,6 +21,32 @@ pub(crate) enum Error {
     /// The server's own words, for conditions that show them to the user.
     #[error("{0}")]
     Refused(String),
+}
+
+/// The server's message where there is one; kube's own text repeats the whole Status.
+pub(crate) fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Long enough for the cache to catch up with what the server told us, short enough not to be noticed.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Lost races are everyday life: looked at again soon, without the noise and the growing delay of a failure.
+pub(crate) async fn settle(reconcile: impl Future<Output = Result<Next>>) -> Result<Next> {
+    match reconcile.await {
+        Err(Error::Stale(why)) => {
+            debug!(why, "looking again");
+            Ok(Next::After(RETRY))
+        }
+        Err(Error::Api { step, source }) if is_conflict(&source) || is_not_found(&source) => {
+            debug!(step, "lost a race, looking again");
+            Ok(Next::After(RETRY))
+        }
+        other => other,
+    }
 }
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,4 +90,12 @@ pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_forbidden()
         && (status.message.contains("because it is being terminated")
             || status.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating"))))
+}
+
+/// Whether the request may have been carried out although it failed: the answer was lost, or the server gave up.
+pub(crate) fn is_ambiguous(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500,
+        _ => true,
+    }
 }

@@ -80,8 +80,10 @@ enum Write<K> {
     Deleted { uid: String },
 }
 
+type Writes<K> = HashMap<Key, (Instant, Write<K>)>;
+
 /// Own writes that the cache does not show yet, so that a plan is never made from a view older than one's own acts.
-pub(crate) struct Overlay<K>(Arc<Mutex<HashMap<Key, (Instant, Write<K>)>>>);
+pub(crate) struct Overlay<K>(Arc<Mutex<Writes<K>>>);
 
 impl<K> Clone for Overlay<K> {
     fn clone(&self) -> Self {
@@ -149,7 +151,7 @@ where
         view.into_values().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Instant, Write<K>)>> {
+    fn lock(&self) -> MutexGuard<'_, Writes<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

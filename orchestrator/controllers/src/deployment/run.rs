@@ -16,7 +16,7 @@ use serde_json::json;
 use super::plan::{self, Action, Observed};
 use super::sets::{Sizes, same_template};
 use crate::adoption::{adopt_patch, claim, release_patch};
-use crate::error::{Error, Result, Step, is_already_exists, is_namespace_terminating};
+use crate::error::{Error, Result, Step, is_already_exists, is_namespace_terminating, settle, words};
 use crate::index::{Index, Overlay};
 use crate::meta::{
     Key, controller_of, controller_uid, is_deleting, name, namespace, owner_reference, parse_selector,
@@ -68,7 +68,7 @@ pub(crate) fn start(scope: &Scope, shared: &Shared) {
         controller.deployments.synced().await;
         controller.replica_sets.synced().await;
         pods.synced().await;
-        controller.queue.clone().run(WORKERS, |key| controller.reconcile(key)).await;
+        controller.queue.clone().run(WORKERS, |key| settle(controller.reconcile(key))).await;
     });
 }
 
@@ -220,7 +220,8 @@ impl Controller {
                 Err(Error::Stale("the namespace is terminating"))
             }
             Err(error) => {
-                let note = format!("Failed to create new replica set {:?}: {error}", name(&set.metadata));
+                let note =
+                    format!("Failed to create new replica set {:?}: {}", name(&set.metadata), words(&error));
                 self.events.warning(
                     reference(deployment),
                     "ReplicaSetCreateError",

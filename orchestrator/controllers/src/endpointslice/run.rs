@@ -12,7 +12,7 @@ use loadline_client::{Cache, Change, Scope, WorkQueue};
 
 use super::plan::{self, Action, MANAGED_BY, MANAGER, Observed, SERVICE_NAME};
 use super::{legacy, ports};
-use crate::error::{Error, Result, Step, is_already_exists, is_namespace_terminating, is_not_found};
+use crate::error::{Error, Result, Step, is_already_exists, is_namespace_terminating, is_not_found, settle};
 use crate::index::{Index, Overlay};
 use crate::meta::{Key, is_deleting, labels, name, namespace};
 use crate::pods;
@@ -58,14 +58,14 @@ pub(crate) fn start(scope: &Scope, shared: &Shared) {
             controller.nodes.synced().await;
             pods.synced().await;
             slices.synced().await;
-            controller.slice_queue.clone().run(WORKERS, |key| controller.sync_slices(key)).await;
+            controller.slice_queue.clone().run(WORKERS, |key| settle(controller.sync_slices(key))).await;
         }
     });
     scope.spawn(ENDPOINTS, async move {
         controller.services.synced().await;
         controller.endpoints.synced().await;
         pods.synced().await;
-        controller.endpoints_queue.clone().run(WORKERS, |key| controller.sync_endpoints(key)).await;
+        controller.endpoints_queue.clone().run(WORKERS, |key| settle(controller.sync_endpoints(key))).await;
     });
 }
 

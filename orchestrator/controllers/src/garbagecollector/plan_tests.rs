@@ -39,7 +39,8 @@ fn what_becomes_of_an_item() {
     let plain = || vec![item("d", &["a"], &[], false)];
     let in_circle = || vec![item("d", &["a"], &[FOREGROUND], true)];
     let gone = |policy| Decision::Delete { policy, unblock: false };
-    let cases: Vec<(&str, &[Owner], &[&str], Vec<Item>, Decision)> = vec![
+    type Case<'a> = (&'a str, &'a [Owner], &'a [&'a str], Vec<Item>, Decision);
+    let cases: Vec<Case<'_>> = vec![
         ("nobody's", &[], &[], vec![], Decision::Keep),
         ("owned", &[Solid], &[], vec![], Decision::Keep),
         ("its owner is gone", &[Absent], &[], vec![], gone(PropagationPolicy::Background)),

@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use super::graph::{FOREGROUND, Graph, Item, ORPHAN, Work, has_finalizer};
 use super::plan::{Decision, Foreground, Owner, decide, foreground};
 use crate::adoption::{owners_patch, release_patch};
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, Step, settle};
 use crate::meta::{is_deleting, owners, uid};
 use crate::monitors::{Kind, Monitors, Seen};
 
@@ -88,7 +88,7 @@ pub(crate) fn start(scope: &Scope, client: Client, shape: Shape, monitors: Monit
     scope.spawn(QUEUE, async move {
         // Who is not seen yet is not gone, and dependents not seen yet still hold their owner back.
         controller.monitors.synced().await;
-        controller.shape.queue.clone().run(WORKERS, |work| controller.reconcile(work)).await;
+        controller.shape.queue.clone().run(WORKERS, |work| settle(controller.reconcile(work))).await;
     });
 }
 

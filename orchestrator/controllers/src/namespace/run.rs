@@ -15,7 +15,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::plan::{self, FINALIZER, Round};
-use crate::error::{Result, Step, is_conflict, is_not_found};
+use crate::error::{Result, Step, is_conflict, is_not_found, settle, words};
 use crate::meta::{is_deleting, name, namespace};
 use crate::monitors::{self, Kind, Seen};
 use crate::shared::Shared;
@@ -62,7 +62,7 @@ pub(crate) fn start(scope: &Scope, shared: &Shared, waker: Waker) {
     });
     scope.spawn(QUEUE, async move {
         controller.namespaces.synced().await;
-        waker.queue.run(4, |namespace| controller.reconcile(namespace)).await;
+        waker.queue.run(4, |namespace| settle(controller.reconcile(namespace))).await;
     });
 }
 
@@ -175,7 +175,7 @@ impl Controller {
 fn note(round: &mut Round, kind: &Kind, result: Result<Vec<ObjectMeta>, kube::Error>) {
     let resource = format!("{}.{}", kind.api.plural, kind.api.group);
     match result {
-        Err(error) => round.content_errors.push(format!("{resource}: {error}")),
+        Err(error) => round.content_errors.push(format!("{resource}: {}", words(&error))),
         Ok(left) => {
             for finalizer in left.iter().flat_map(|m| m.finalizers.iter().flatten()) {
                 *round.finalizers.entry(finalizer.clone()).or_default() += 1;

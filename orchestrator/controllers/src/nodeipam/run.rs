@@ -11,7 +11,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::plan::{self, Action, Memory, PodCidrs};
-use crate::error::{Result, Step};
+use crate::error::{Result, Step, settle};
 use crate::meta::{name, reference};
 use crate::shared::Shared;
 
@@ -41,7 +41,7 @@ pub(crate) fn start(scope: &Scope, shared: &Shared, cidrs: PodCidrs) {
     });
     scope.spawn(QUEUE, async move {
         controller.nodes.synced().await;
-        queue.run(1, |node| controller.reconcile(node)).await;
+        queue.run(1, |node| settle(controller.reconcile(node))).await;
     });
 }
 

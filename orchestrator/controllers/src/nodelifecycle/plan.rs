@@ -84,6 +84,11 @@ impl Memory {
         }
     }
 
+    /// A look and all that followed from it is over: time that our own writes took is not lateness.
+    pub(crate) fn looked(&mut self, now: Duration) {
+        self.last_look = Some(now);
+    }
+
     pub(crate) fn is_silent(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|r| r.silent)
     }

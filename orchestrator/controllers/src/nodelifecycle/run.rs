@@ -2,6 +2,7 @@
 //! asks the server once more before it calls a node silent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::plan::{self, Action, Memory, Settings};
-use crate::error::{Result, Step};
+use crate::error::{Result, Step, settle};
 use crate::index::Index;
 use crate::meta::{name, namespace, reference};
 use crate::pods;
@@ -27,6 +28,7 @@ use crate::shared::Shared;
 const LEASES: &str = "kube-node-lease";
 /// Writes in flight at once when a node's pods are marked.
 const PARALLEL: usize = 16;
+const COALESCE: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 struct Controller {
@@ -68,7 +70,7 @@ pub(crate) fn start(scope: &Scope, shared: &Shared, settings: Settings) {
         let controller = controller.clone();
         async move {
             pods.synced().await;
-            controller.pods_to_mark.clone().run(2, |node| controller.mark_pods(node)).await;
+            controller.pods_to_mark.clone().run(2, |node| settle(controller.mark_pods(node))).await;
         }
     });
     scope.spawn("node_lifecycle", async move {
@@ -126,6 +128,7 @@ impl Controller {
             for action in actions {
                 self.execute(action).await;
             }
+            self.memory().looked(self.started.elapsed());
             let pause = tokio::time::sleep(self.settings.period);
             if acted {
                 // Our own writes come back as changes: no need to look at them before the next period.
@@ -133,7 +136,8 @@ impl Controller {
             } else {
                 tokio::select! {
                     () = pause => {}
-                    () = self.wake.notified() => {}
+                    // Many nodes report at about the same time; one look is enough for all of them.
+                    () = self.wake.notified() => tokio::time::sleep(COALESCE).await,
                 }
             }
         }

@@ -13,7 +13,7 @@ use loadline_client::{Cache, Change, Scope, WorkQueue};
 use tracing::info;
 
 use super::plan::{self, Observed, Why};
-use crate::error::{Error, Result, Step, is_conflict, is_not_found};
+use crate::error::{Error, Result, Step, is_conflict, is_not_found, settle};
 use crate::meta::{is_deleting, name, namespace};
 use crate::pods;
 use crate::shared::Shared;
@@ -71,7 +71,7 @@ pub(crate) fn start(scope: &Scope, shared: &Shared, settings: Settings) {
         controller.nodes.synced().await;
         controller.pods.synced().await;
         queue.add(());
-        queue.run(1, |()| controller.reconcile()).await;
+        queue.run(1, |()| settle(controller.reconcile())).await;
     });
 }
 

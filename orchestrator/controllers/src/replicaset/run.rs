@@ -1,13 +1,14 @@
 //! The shell: wakes on changes of the sets and their pods, carries out the plan, writes the status.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Selector;
 use kube::{Api, Client};
 use loadline_client::queue::Next;
@@ -16,9 +17,11 @@ use loadline_client::{Cache, Change, EventSink, Scope, WorkQueue};
 use super::kinds::ReplicaKind;
 use super::plan::{self, Action};
 use crate::adoption::{adopt_patch, claim, release_patch};
-use crate::error::{Error, Result, Step, is_namespace_terminating, is_not_found};
+use crate::error::{
+    Error, Result, Step, is_ambiguous, is_namespace_terminating, is_not_found, settle, words,
+};
 use crate::expectations::Expectations;
-use crate::index::Index;
+use crate::index::{Index, Overlay};
 use crate::meta::{
     Key, controller_of, controller_uid, is_deleting, labels, name, namespace, owner_reference, reference,
     selects, uid,
@@ -34,6 +37,10 @@ struct Controller<K: ReplicaKind> {
     sets_by_namespace: Index<K>,
     pods: Index<Pod>,
     expectations: Expectations,
+    /// Uids of sets for which a creation may or may not have happened: the server is to be asked.
+    unsure: Arc<Mutex<HashSet<String>>>,
+    /// What it said that the cache does not show yet.
+    seen_live: Overlay<Pod>,
     queue: WorkQueue<Key>,
     events: EventSink,
 }
@@ -46,6 +53,8 @@ impl<K: ReplicaKind> Clone for Controller<K> {
             sets_by_namespace: self.sets_by_namespace.clone(),
             pods: self.pods.clone(),
             expectations: self.expectations.clone(),
+            unsure: self.unsure.clone(),
+            seen_live: self.seen_live.clone(),
             queue: self.queue.clone(),
             events: self.events.clone(),
         }
@@ -64,14 +73,18 @@ pub(crate) fn start<K: ReplicaKind>(
         sets_by_namespace: by_namespace.clone(),
         pods: shared.pods_by_namespace.clone(),
         expectations: Expectations::default(),
+        unsure: Arc::default(),
+        seen_live: Overlay::new(&shared.pods),
         queue: WorkQueue::new(K::QUEUE),
         events: EventSink::start(scope, shared.client.clone(), K::REPORTER, None),
     };
     sets.on_change({
         let (queue, expectations) = (controller.queue.clone(), controller.expectations.clone());
+        let unsure = controller.unsure.clone();
         move |change| {
             if let Change::Deleted { old } = change {
                 expectations.forget(uid(old.meta()));
+                unsure.lock().unwrap_or_else(PoisonError::into_inner).remove(uid(old.meta()));
             }
             queue.add(Key::of(change.object().meta()));
         }
@@ -84,7 +97,7 @@ pub(crate) fn start<K: ReplicaKind>(
     scope.spawn(K::QUEUE, async move {
         controller.sets.synced().await;
         pods.synced().await;
-        controller.queue.clone().run(WORKERS, |key| controller.reconcile(key)).await;
+        controller.queue.clone().run(WORKERS, |key| settle(controller.reconcile(key))).await;
     });
 }
 
@@ -176,9 +189,12 @@ impl<K: ReplicaKind> Controller<K> {
     /// The pods that are the set's, after adopting and releasing what there is to.
     async fn claim(&self, set: &K, selector: &Selector) -> Result<Vec<Arc<Pod>>> {
         let meta = set.meta();
-        let claim = claim(meta, selector, self.pods.group(namespace(meta)), pods::is_active);
-        let mut owned = claim.owned;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace(meta));
+        self.make_sure(&api, meta, selector).await?;
+        let in_namespace = |p: &Pod| p.metadata.namespace == meta.namespace;
+        let pods = self.seen_live.view(self.pods.group(namespace(meta)), in_namespace);
+        let claim = claim(meta, selector, pods, pods::is_active);
+        let mut owned = claim.owned;
         for pod in claim.release {
             let patch = release_patch(&pod.metadata, &[uid(meta)]);
             api.patch(name(&pod.metadata), &PatchParams::default(), &Patch::Merge(patch))
@@ -198,6 +214,23 @@ impl<K: ReplicaKind> Controller<K> {
             owned.extend(adopted.map(Arc::new));
         }
         Ok(owned)
+    }
+
+    /// After a creation whose answer was lost: what the server has and the cache does not show counts, too.
+    async fn make_sure(&self, api: &Api<Pod>, set: &ObjectMeta, selector: &Selector) -> Result<()> {
+        if !self.unsure().contains(uid(set)) {
+            return Ok(());
+        }
+        let live = api.list(&ListParams::default().labels(&selector.to_string())).await.step("list pods")?;
+        for pod in live.items {
+            self.seen_live.applied(pod);
+        }
+        self.unsure().remove(uid(set));
+        Ok(())
+    }
+
+    fn unsure(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the server, not the cache: a set that is gone must not adopt.
@@ -257,6 +290,9 @@ impl<K: ReplicaKind> Controller<K> {
                         self.events.normal(about.clone(), "SuccessfulCreate", "CreatePod", note);
                     }
                     Err(error) => {
+                        if is_ambiguous(&error) {
+                            self.unsure().insert(owner.to_owned());
+                        }
                         self.expectations.created(owner, 1);
                         first_error.get_or_insert(error);
                     }
@@ -275,10 +311,7 @@ impl<K: ReplicaKind> Controller<K> {
         if is_namespace_terminating(&error) {
             return Ok(());
         }
-        let message = match &error {
-            kube::Error::Api(status) => status.message.clone(),
-            other => other.to_string(),
-        };
+        let message = words(&error);
         self.events.warning(about, "FailedCreate", "CreatePod", format!("Error creating: {message}"));
         Err(Error::Refused(message))
     }
@@ -306,7 +339,7 @@ impl<K: ReplicaKind> Controller<K> {
                 Err(error) => {
                     self.expectations.deleted(owner, uid(&pod.metadata));
                     if !is_not_found(&error) {
-                        let note = format!("Error deleting: {error}");
+                        let note = format!("Error deleting: {}", words(&error));
                         self.events.warning(about.clone(), "FailedDelete", "DeletePod", note);
                         failed = Err(Error::Api { step: "delete pod", source: error });
                     }

@@ -10,7 +10,7 @@ use loadline_client::queue::Next;
 use loadline_client::{Cache, Scope, WorkQueue};
 
 use super::plan::{self, ACCOUNT, Action, ROOT_CA};
-use crate::error::{Error, Result, Step, is_already_exists, is_namespace_terminating};
+use crate::error::{Error, Result, Step, is_already_exists, is_namespace_terminating, settle};
 use crate::meta::{name, namespace};
 use crate::shared::Shared;
 
@@ -52,7 +52,7 @@ pub(crate) fn start(scope: &Scope, shared: &Shared, ca: Option<String>) {
         controller.namespaces.synced().await;
         controller.accounts.synced().await;
         controller.root_cas.synced().await;
-        queue.run(2, |namespace| controller.reconcile(namespace)).await;
+        queue.run(2, |namespace| settle(controller.reconcile(namespace))).await;
     });
 }
 

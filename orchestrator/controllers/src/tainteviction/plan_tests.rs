@@ -32,7 +32,8 @@ fn a_pods_fate() {
     let unreachable = [taint(UNREACHABLE, "NoExecute"), taint(UNREACHABLE, "NoSchedule")];
     let not_ready = [taint(NOT_READY, "NoExecute")];
     let own = [taint("maintenance", "NoExecute")];
-    let cases: Vec<(&str, &str, Value, &[Taint], Fate, Fate)> = vec![
+    type Case<'a> = (&'a str, &'a str, Value, &'a [Taint], Fate, Fate);
+    let cases: Vec<Case<'_>> = vec![
         // (case, owner, tolerations, taints, fate in the compatible profile, fate in the fast one)
         ("no taint", "ReplicaSet", json!([]), &[], Fate::Stay, Fate::Stay),
         ("only NoSchedule", "ReplicaSet", json!([]), &unreachable[1..], Fate::Stay, Fate::Stay),

@@ -12,7 +12,7 @@ use loadline_client::queue::Next;
 use loadline_client::{Cache, Change, EventSink, Scope, WorkQueue};
 
 use super::plan::{self, Fate};
-use crate::error::{Error, Result, Step, is_conflict, is_not_found};
+use crate::error::{Error, Result, Step, is_conflict, is_not_found, settle};
 use crate::index::Index;
 use crate::meta::{name, namespace, reference};
 use crate::pods;
@@ -63,7 +63,7 @@ pub(crate) fn start(scope: &Scope, shared: &Shared, fast: bool) {
     scope.spawn(QUEUE, async move {
         controller.nodes.synced().await;
         pods.synced().await;
-        controller.queue.clone().run(2, |node| controller.reconcile(node)).await;
+        controller.queue.clone().run(2, |node| settle(controller.reconcile(node))).await;
     });
 }
 

@@ -16,7 +16,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use loadline_client::Scope;
 use loadline_controllers::{Config, Profile};
-use loadline_server::{Identity, Server};
+use loadline_server::{Identity, LocalService, Server};
 use loadline_store::{Embedded, EmbeddedOptions as Options};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -31,7 +31,12 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start(nodes: &[&str]) -> Self {
-        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("warn").try_init();
+        Self::start_with(nodes, |service| Client::new(service, "default")).await
+    }
+
+    /// `controllers` makes the controllers' client.
+    pub(crate) async fn start_with(nodes: &[&str], controllers: impl Fn(LocalService) -> Client) -> Self {
+        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("error").try_init();
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Embedded::open(dir.path().join("store"), Options::default()).unwrap());
         let mut config = loadline_server::Config::new("127.0.0.1:0".parse().unwrap(), dir.path());
@@ -49,7 +54,8 @@ impl Cluster {
         cluster.scope.spawn("leases", play_leases(kubelets, alive));
         let config =
             Config { profile: Profile::Fast, ca_certificate: Some("PEM".to_owned()), ..Config::default() };
-        loadline_controllers::start(&cluster.scope, client("system:kube-controller-manager"), config);
+        let service = server.local(Identity::component("system:kube-controller-manager"));
+        loadline_controllers::start(&cluster.scope, controllers(service), config);
         // Pods are admitted once the account that they run under is there.
         let accounts: Api<ServiceAccount> = cluster.api();
         eventually("service account", || async { accounts.get("default").await.map_err(|e| e.to_string()) })
