@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         cli.command,
         Command::Up(_) | Command::Server(_) | Command::Agent(_)
     );
-    loadline_client::telemetry::init(if serves { "info" } else { "warn" });
+    loadline_client::telemetry::init(if serves { "info,hickory_server=warn" } else { "warn" });
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("error: another TLS provider was installed first");
         return ExitCode::FAILURE;
