@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a binary: nothing leaves it, and pub says what leaves a module")]
 
+mod bench;
 mod cluster;
 mod commands;
 mod connect;
@@ -70,6 +71,8 @@ enum Command {
     Load(LoadArgs),
     /// Show it all on this machine: scaling, a killed container, a killed node
     Demo(demo::DemoArgs),
+    /// Measure every figure that we promise, beside its baseline
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Args, Debug)]
@@ -135,6 +138,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Events(args) => commands::events::run(connect, args).await?,
         Command::Load(args) => run_load(args).await?,
         Command::Demo(args) => return demo::run(args).await,
+        Command::Bench(args) => bench::run(args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
