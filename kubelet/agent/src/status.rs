@@ -503,6 +503,16 @@ pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value
     (!changes.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": changes}))
 }
 
+/// Whether the API shows another state of the pod than this one, in what only the kubelet should say.
+pub(crate) fn differs(api: &PodStatus, ours: &PodStatus) -> bool {
+    let verdict = |s: &PodStatus, type_: &str| {
+        s.conditions.iter().flatten().find(|c| c.type_ == type_).map(|c| c.status.clone())
+    };
+    api.phase != ours.phase
+        || api.pod_ip != ours.pod_ip
+        || ["Ready", "ContainersReady", "Initialized"].iter().any(|t| verdict(api, t) != verdict(ours, t))
+}
+
 fn changed_conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
     let empty = Vec::new();
     let before = before.and_then(Value::as_array).unwrap_or(&empty);

@@ -52,7 +52,7 @@ enum Done {
     Refreshed,
     Written {
         status: Box<PodStatus>,
-        result: Result<(), kube::Error>,
+        result: Result<Option<u64>, kube::Error>,
     },
     Cleaned(Result<(), String>),
     Deleted(Result<(), kube::Error>),
@@ -86,7 +86,9 @@ pub(crate) struct Worker {
     stopping: CancellationToken,
     sandbox_failures: u32,
     adopting: bool,
+    /// What was written last, and the resource version that it made.
     written: Option<PodStatus>,
+    written_version: Option<u64>,
     writing: bool,
     write_retry_at: Option<Timestamp>,
     ending: Ending,
@@ -117,6 +119,7 @@ impl Worker {
             sandbox_failures: 0,
             adopting: false,
             written: None,
+            written_version: None,
             writing: false,
             write_retry_at: None,
             ending: Ending::No,
@@ -257,9 +260,12 @@ impl Worker {
         let known = pod.status.as_ref().and_then(|s| s.pod_ips.as_ref()).into_iter().flatten();
         self.ips = known.filter_map(|ip| ip.ip.parse().ok()).collect();
         self.adopting = true;
-        let (node, pod) = (self.node.clone(), pod.clone());
+        let (node, pod, stopping) = (self.node.clone(), pod.clone(), self.stopping.clone());
         self.ops.push(Box::pin(async move {
             loop {
+                if stopping.is_cancelled() {
+                    return Done::Adopted(Err("the pod is being stopped".to_owned()));
+                }
                 if node.config.network.ready().await.is_ok() {
                     let added =
                         node.config.network.add(&launch::pod_ref(&pod), sandbox.netns.as_deref()).await;
@@ -347,9 +353,10 @@ impl Worker {
             return;
         }
         let pod = &desired.pod;
+        // The API's copy lags behind what was written last; once it has caught up, it is what counts.
+        let caught_up = self.written_version.is_none_or(|v| version(pod).is_some_and(|seen| seen >= v));
         let mut base = (**pod).clone();
-        // The API's copy lags behind what was written last.
-        if let Some(written) = &self.written {
+        if let Some(written) = self.written.as_ref().filter(|_| !caught_up) {
             base.status = Some(merged(pod.status.clone().unwrap_or_default(), written));
         }
         let failure = self.failure(desired, now);
@@ -370,7 +377,10 @@ impl Worker {
                 now,
             }),
         };
-        let old = self.written.clone().or_else(|| pod.status.clone()).unwrap_or_default();
+        let api = pod.status.clone().unwrap_or_default();
+        // Somebody else wrote over it: the node controller does, when it has not heard of the node for a while.
+        let overwritten = caught_up && status::differs(&api, &new);
+        let old = if overwritten { api } else { self.written.clone().unwrap_or(api) };
         let Some(patch) = status::patch(names::uid(pod), &old, &new) else { return };
         if !self.started_seen && new.phase.as_deref() == Some("Running") {
             self.started_seen = true;
@@ -381,7 +391,7 @@ impl Worker {
         let name = names::name(pod).to_owned();
         self.ops.push(Box::pin(async move {
             let result = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-            Done::Written { status: Box::new(new), result: result.map(drop) }
+            Done::Written { status: Box::new(new), result: result.map(|pod| version(&pod)) }
         }));
     }
 
@@ -659,11 +669,14 @@ impl Worker {
         }
     }
 
-    fn status_written(&mut self, status: PodStatus, result: Result<(), kube::Error>, now: Timestamp) {
+    fn status_written(&mut self, status: PodStatus, result: kube::Result<Option<u64>>, now: Timestamp) {
         self.writing = false;
         self.write_retry_at = None;
         match result {
-            Ok(()) => self.written = Some(status),
+            Ok(version) => {
+                self.written = Some(status);
+                self.written_version = version;
+            }
             // Gone or replaced by another pod of the same name; the watch will say so.
             Err(kube::Error::Api(s)) if s.code == 404 || s.code == 409 => {
                 debug!(reason = s.reason, message = s.message, "status refused");
@@ -675,6 +688,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// Resource versions of one kind are numbers that grow.
+fn version(pod: &Pod) -> Option<u64> {
+    pod.metadata.resource_version.as_ref()?.parse().ok()
 }
 
 /// The API's status with what this worker wrote last on top; conditions of others come from the API.

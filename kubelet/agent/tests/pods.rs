@@ -331,6 +331,24 @@ async fn an_image_change_restarts_only_that_container() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_somebody_overwrote_is_put_right() {
+    let cluster = Cluster::start().await;
+    let _node = cluster.node("node-1", 1).await;
+    cluster.create("web", "node-1", json!({})).await;
+    cluster.running("web").await;
+    // What the node controller does with the pods of a node that it no longer hears of.
+    let silent =
+        json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "NodeNotReady"}]}});
+    let written =
+        cluster.pods().patch_status("web", &PatchParams::default(), &Patch::Strategic(silent)).await.unwrap();
+    assert_eq!(condition(&written, "Ready"), "False");
+    let pod = cluster.running("web").await;
+    let ready = pod.status.unwrap().conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!(ready.reason, None);
+    cluster.scope.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_pods_on_twenty_nodes() {
     let cluster = Cluster::start().await;
     let mut nodes = Vec::new();
