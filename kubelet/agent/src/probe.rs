@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn verdicts_need_their_threshold() {
         use Verdict::{Failure, Success};
-        let cases: [(i32, i32, &[bool], &[Option<Verdict>]); 4] = [
+        type Case = (i32, i32, &'static [bool], &'static [Option<Verdict>]);
+        let cases: [Case; 4] = [
             (3, 1, &[false, false, false, true], &[None, None, Some(Failure), Some(Success)]),
             (
                 2,

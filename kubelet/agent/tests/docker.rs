@@ -54,6 +54,8 @@ impl Drop for Cleanup {
 struct Real {
     cluster: Cluster,
     id: String,
+    /// Third byte of this test's networks, so that tests in one process do not share a route.
+    octet: u32,
     image: String,
     runtime: SharedRuntime,
     network: Arc<BridgeNetwork>,
@@ -69,6 +71,7 @@ impl Real {
             return None;
         }
         let id = format!("kubelet-{name}-{}", std::process::id());
+        let octet = (2 * std::process::id() + u32::from(name == "config")) % 250;
         let image = format!("loadline-test/{id}:1");
         let docker = Docker::connect(DockerConfig::new(&id, "node-1")).await.unwrap();
         let cleanup = Cleanup { cluster: id.clone(), image: image.clone() };
@@ -78,10 +81,10 @@ impl Real {
             cluster_id: id.clone(),
             node: "node-1".to_owned(),
             data_dir: cluster.path("network"),
-            service_cidr: format!("10.98.{}.0/24", std::process::id() % 250).parse().unwrap(),
+            service_cidr: format!("10.98.{octet}.0/24").parse().unwrap(),
         };
         let network = Arc::new(BridgeNetwork::new(config).unwrap());
-        Some(Self { cluster, id, image, runtime: Arc::new(docker), network, _cleanup: cleanup })
+        Some(Self { cluster, id, octet, image, runtime: Arc::new(docker), network, _cleanup: cleanup })
     }
 
     async fn kubelet(&self) -> Kubelet {
@@ -91,7 +94,7 @@ impl Real {
         config.simulated = false;
         let kubelet =
             loadline_kubelet::start(&self.cluster.scope, self.cluster.client.clone(), config).await.unwrap();
-        let cidr = format!("10.199.{}.0/24", std::process::id() % 250);
+        let cidr = format!("10.199.{}.0/24", self.octet);
         let nodes: Api<Node> = Api::all(self.cluster.client.clone());
         let patch = Patch::Merge(json!({"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}));
         let params = PatchParams::default();

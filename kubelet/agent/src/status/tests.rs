@@ -5,6 +5,9 @@ use serde_json::Value;
 
 const NOW: i64 = 1_000_000;
 
+/// Container, attempt, state.
+type Instances = &'static [(&'static str, u32, &'static str)];
+
 fn at(offset: i64) -> Timestamp {
     Timestamp::from_second(NOW + offset).unwrap()
 }
@@ -112,7 +115,7 @@ fn is(status: &PodStatus, type_: &str) -> String {
 #[test]
 fn phases() {
     const RUN: &str = "run";
-    let cases: Vec<(&str, &[(&str, u32, &str)], bool, &str)> = vec![
+    let cases: Vec<(&str, Instances, bool, &str)> = vec![
         ("Always", &[], false, "Pending"),
         ("Always", &[("a", 0, RUN)], false, "Pending"),
         ("Always", &[("a", 0, RUN), ("b", 0, RUN)], false, "Running"),
@@ -140,7 +143,7 @@ fn phases_with_init_containers() {
         json!({"restartPolicy": policy, "containers": [{"name": "a"}],
         "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]})
     };
-    let cases: Vec<(&str, &[(&str, u32, &str)], &str, &str)> = vec![
+    let cases: Vec<(&str, Instances, &str, &str)> = vec![
         ("Always", &[("i", 0, "run")], "Pending", "False ContainersNotInitialized"),
         ("Always", &[("i", 0, "exit=0")], "Pending", "False ContainersNotInitialized"),
         ("Always", &[("i", 0, "exit=0"), ("s", 0, "run")], "Pending", "True"),
