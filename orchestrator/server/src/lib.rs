@@ -24,6 +24,7 @@ mod object;
 mod openapi;
 mod options;
 mod owners;
+mod protobuf;
 mod proxy;
 mod read;
 mod request;

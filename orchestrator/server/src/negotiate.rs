@@ -127,6 +127,7 @@ impl<'a> Clause<'a> {
 pub(crate) enum BodyType {
     Json,
     Yaml,
+    Protobuf,
     JsonPatch,
     MergePatch,
     StrategicMergePatch,
@@ -138,10 +139,11 @@ pub(crate) fn object_body(headers: &HeaderMap) -> Result<BodyType, ApiError> {
     match content_type(headers).as_str() {
         "" | "application/json" | "*/*" => Ok(BodyType::Json),
         "application/yaml" => Ok(BodyType::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(BodyType::Protobuf),
         _ => Err(ApiError::new(
             Reason::UnsupportedMediaType,
             "the body of the request was in an unknown format - accepted media types include: application/json, \
-             application/yaml",
+             application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
 }

@@ -178,7 +178,7 @@ pub(crate) async fn delete_options(app: &App, call: &Call, body: Body) -> Result
     if bytes.is_empty() {
         return DeleteOptions::parse(&call.query, None);
     }
-    let value = crate::codec::plain(&call.headers, &bytes, "DeleteOptions")?;
+    let value = crate::codec::plain(&call.headers, &bytes, "meta.k8s.io", "v1", "DeleteOptions")?;
     DeleteOptions::parse(&call.query, Some(&value))
 }
 

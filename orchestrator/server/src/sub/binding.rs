@@ -18,7 +18,7 @@ pub(crate) async fn create(write: &Write<'_>, body: Body) -> Result<HttpResponse
     let accepted = accept(&call.headers, Offer::Plain)?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false, call.user_agent())?;
     let bytes = crate::body::read(body, &write.app.limits).await?;
-    let binding = crate::codec::plain(&call.headers, &bytes, "Binding")?;
+    let binding = crate::codec::plain(&call.headers, &bytes, "", "v1", "Binding")?;
     let name = if call.path.name.is_empty() { binding.name().to_owned() } else { call.path.name.clone() };
     check(&binding, &name, &call.path.namespace)?;
     write.app.feed.fresh().await?;

@@ -16,7 +16,7 @@ pub(crate) async fn create(write: &Write<'_>, body: Body) -> Result<HttpResponse
     let call = write.call;
     let accepted = accept(&call.headers, Offer::Plain)?;
     let bytes = crate::body::read(body, &write.app.limits).await?;
-    let eviction = crate::codec::plain(&call.headers, &bytes, "Eviction")?;
+    let eviction = crate::codec::plain(&call.headers, &bytes, "policy", "v1", "Eviction")?;
     let (name, own) = (&call.path.name, eviction.name());
     if own != name {
         let message = format!("name in URL does not match name in Eviction object: {name}, {own}");
