@@ -15,6 +15,7 @@ use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 
 use crate::kinds::{Kind, Snapshot, split_api_version};
+use crate::protobuf;
 use crate::schema::{Struct, Type};
 use crate::status::{ApiError, Result};
 use crate::yaml;
@@ -88,6 +89,18 @@ pub fn yaml_body(kinds: &Snapshot, expected: Expected<'_>, bytes: &[u8]) -> Resu
     }
     strict.extend(unknown);
     Ok(Decoded { value, strict })
+}
+
+/// Decodes a protobuf request body in the same way. It has neither unknown nor duplicate fields to list.
+pub fn protobuf_body(kinds: &Snapshot, expected: Expected<'_>, bytes: &[u8]) -> Result<Decoded> {
+    let envelope = protobuf::envelope(bytes).map_err(|e| unrecognized(expected, &e.to_string(), bytes))?;
+    let meta = TypeMeta { api_version: envelope.api_version, kind: envelope.kind };
+    check_meta(kinds, expected, &meta)?;
+    let mut value = protobuf::object(expected.schema, envelope.raw)
+        .map_err(|e| refused(expected, &meta, &e.to_string()))?;
+    object(expected.schema, &mut value).map_err(|e| refused(expected, &meta, &e.message))?;
+    stamp(expected, &mut value);
+    Ok(Decoded { value, strict: Vec::new() })
 }
 
 /// The refusal of a body with unknown or duplicate fields under `fieldValidation=Strict`.

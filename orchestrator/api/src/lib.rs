@@ -9,6 +9,7 @@ pub mod openapi;
 pub mod own;
 pub mod patch;
 pub mod printers;
+pub mod protobuf;
 pub mod quantity;
 pub mod rules;
 pub mod schema;

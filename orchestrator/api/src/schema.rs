@@ -13,6 +13,8 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
+pub(crate) use facts::short_name;
+
 /// A type that a field can have.
 #[derive(Clone, Debug)]
 pub enum Type {

@@ -69,7 +69,7 @@ impl Facts {
 }
 
 /// `core.v1.PodSpec` for `io.k8s.api.core.v1.PodSpec`: the last three parts.
-pub(super) fn short_name(definition: &str) -> &str {
+pub(crate) fn short_name(definition: &str) -> &str {
     let dots = definition.rmatch_indices('.').nth(2);
     dots.map_or(definition, |(at, _)| &definition[at + 1..])
 }
