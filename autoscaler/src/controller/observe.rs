@@ -1,0 +1,157 @@
+//! Gathers the record of one decision.
+
+use std::sync::PoisonError;
+
+use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v1;
+use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
+use loadline_api::selector::Selector;
+
+use super::Shared;
+use super::objects::Object;
+use super::target::spec_replicas;
+use crate::fast::WINDOW_S;
+use crate::policy::Policy;
+use crate::record::{Pod, Previous, Read, Record, Rival, Scale};
+use crate::ring::{Key, Kind};
+
+/// The record, and the scale that it came from, for writing.
+pub(super) async fn observe(
+    shared: &Shared,
+    key: &Key,
+    object: &Object,
+    policy: &Policy,
+) -> (Record, Option<v1::Scale>) {
+    let target = object.target();
+    let scale = shared.targets.scale(&key.namespace, &target).await;
+    let mut record = Record { previous: previous(object), hold_until: object.hold_until(), ..Record::default() };
+    let scale = match scale {
+        Ok(scale) => scale,
+        Err(error) => {
+            record.time = Timestamp::now().as_millisecond();
+            record.scale = Read::Error(error.to_string());
+            return (record, None);
+        }
+    };
+    let status = scale.status.as_ref();
+    let text = status.and_then(|s| s.selector.clone()).unwrap_or_default();
+    let selector = Selector::parse(&text).ok().filter(|_| !text.is_empty());
+    let window = matches!(policy, Policy::Fast(_)).then_some(WINDOW_S);
+    let metrics = shared.sources.resources(&key.namespace, window).await;
+    if let Policy::Strict(policy) = policy {
+        for (i, metric) in policy.metrics.iter().enumerate() {
+            let reading = shared.sources.reading(&key.namespace, &text, metric, &shared.targets).await;
+            record.readings.extend(reading.map(|r| (i, r)));
+        }
+    }
+    // From here on nothing waits: all ages are taken at the same moment.
+    let now = Timestamp::now();
+    record.time = now.as_millisecond();
+    record.scale = Read::Value(Scale {
+        spec_replicas: spec_replicas(&scale),
+        status_replicas: status.map_or(0, |s| s.replicas),
+        selector: text,
+    });
+    if let Some(selector) = selector {
+        record.pods = pods(shared, &key.namespace, &selector, now);
+        record.rivals = rivals(shared, key, object, &target, &selector);
+    }
+    match metrics {
+        Ok(snapshot) => {
+            for pod in &mut record.pods {
+                pod.sample = snapshot.sample(&pod.name, now);
+            }
+        }
+        Err(error) => record.metrics_error = Some(error),
+    }
+    (record, Some(scale))
+}
+
+fn pods(shared: &Shared, namespace: &str, selector: &Selector, now: Timestamp) -> Vec<Pod> {
+    let none = std::collections::BTreeMap::new();
+    let mut pods: Vec<Pod> = shared
+        .pods
+        .all()
+        .iter()
+        .filter(|p| p.metadata.namespace.as_deref() == Some(namespace))
+        .filter(|p| selector.matches(p.metadata.labels.as_ref().unwrap_or(&none)))
+        .map(|p| p.seen(now))
+        .collect();
+    pods.sort_by(|a, b| a.name.cmp(&b.name));
+    pods
+}
+
+/// Other autoscalers of the namespace that act on the same target, or whose target selects some of the same pods.
+fn rivals(
+    shared: &Shared,
+    key: &Key,
+    object: &Object,
+    target: &CrossVersionObjectReference,
+    selector: &Selector,
+) -> Vec<Rival> {
+    let mut selectors = shared.selectors.lock().unwrap_or_else(PoisonError::into_inner);
+    selectors.insert(key.clone(), selector.clone());
+    if !object.acts() {
+        return Vec::new();
+    }
+    let none = std::collections::BTreeMap::new();
+    let overlap = |other: &Selector| {
+        shared.pods.all().iter().any(|p| {
+            let labels = p.metadata.labels.as_ref().unwrap_or(&none);
+            p.metadata.namespace.as_deref() == Some(&key.namespace)
+                && selector.matches(labels)
+                && other.matches(labels)
+        })
+    };
+    let mut rivals = Vec::new();
+    for (kind, other) in others(shared, &key.namespace) {
+        let name = other.meta().name.clone().unwrap_or_default();
+        let other_key = Key { kind, namespace: key.namespace.clone(), name };
+        if other_key == *key || !other.acts() {
+            continue;
+        }
+        let same_target = same(target, &other.target());
+        if same_target || selectors.get(&other_key).is_some_and(overlap) {
+            rivals.push(Rival {
+                name: format!("{}/{}", other_key.namespace, other_key.name),
+                kind: kind.as_str().to_owned(),
+                same_target,
+                older: other.rank() < object.rank(),
+            });
+        }
+    }
+    rivals.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
+    rivals
+}
+
+fn others(shared: &Shared, namespace: &str) -> Vec<(Kind, Object)> {
+    let hpas = shared.hpas.all().into_iter().map(|o| (Kind::Hpa, Object::Hpa(o)));
+    let policies = shared.policies.all().into_iter().map(|o| (Kind::ScalingPolicy, Object::Policy(o)));
+    hpas.chain(policies).filter(|(_, o)| o.meta().namespace.as_deref() == Some(namespace)).collect()
+}
+
+fn same(a: &CrossVersionObjectReference, b: &CrossVersionObjectReference) -> bool {
+    let group = |r: &CrossVersionObjectReference| {
+        let version = r.api_version.as_deref().unwrap_or_default();
+        version.split_once('/').map_or("", |(group, _)| group).to_owned()
+    };
+    a.kind == b.kind && a.name == b.name && group(a) == group(b)
+}
+
+fn previous(object: &Object) -> Previous {
+    match object {
+        Object::Hpa(hpa) => {
+            let status = hpa.status.as_ref();
+            let conditions = status.and_then(|s| s.conditions.as_ref());
+            let zero = conditions.into_iter().flatten().find(|c| c.type_ == crate::decision::ZERO);
+            Previous {
+                desired_replicas: status.map_or(0, |s| s.desired_replicas),
+                scaled_to_zero: zero.map(|c| c.status == "True"),
+            }
+        }
+        Object::Policy(policy) => Previous {
+            desired_replicas: policy.status.as_ref().map_or(0, |s| s.desired_replicas),
+            scaled_to_zero: None,
+        },
+    }
+}
