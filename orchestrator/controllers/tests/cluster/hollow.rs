@@ -25,6 +25,7 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) scope: Scope,
     pub(crate) alive: Arc<Mutex<BTreeSet<String>>>,
+    controllers: Scope,
     server: Option<Server>,
     _dir: tempfile::TempDir,
 }
@@ -45,25 +46,47 @@ impl Cluster {
         let client = |name: &str| Client::new(server.local(Identity::component(name)), "default");
         let scope = Scope::new();
         let alive = Arc::new(Mutex::new(nodes.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>()));
-        let cluster = Self { client: client("test"), scope, alive, server: None, _dir: dir };
+        let mut cluster = Self {
+            client: client("test"),
+            controllers: scope.child(),
+            scope,
+            alive,
+            server: None,
+            _dir: dir,
+        };
         for node in nodes {
             cluster.register(node).await;
         }
         let (kubelets, alive) = (client("kubelets"), cluster.alive.clone());
         cluster.scope.spawn("pods", play_pods(kubelets.clone(), alive.clone()));
         cluster.scope.spawn("leases", play_leases(kubelets, alive));
-        let config =
-            Config { profile: Profile::Fast, ca_certificate: Some("PEM".to_owned()), ..Config::default() };
         let service = server.local(Identity::component("system:kube-controller-manager"));
-        loadline_controllers::start(&cluster.scope, controllers(service), config);
+        cluster.server = Some(server);
+        cluster.start_controllers(controllers(service));
         // Pods are admitted once the account that they run under is there.
         let accounts: Api<ServiceAccount> = cluster.api();
         eventually("service account", || async { accounts.get("default").await.map_err(|e| e.to_string()) })
             .await;
-        Self { server: Some(server), ..cluster }
+        cluster
+    }
+
+    fn start_controllers(&self, client: Client) {
+        let config =
+            Config { profile: Profile::Fast, ca_certificate: Some("PEM".to_owned()), ..Config::default() };
+        loadline_controllers::start(&self.controllers, client, config);
+    }
+
+    /// Ends the controllers wherever they are, and starts them anew with nothing but the API to go by.
+    pub(crate) async fn restart_controllers(&mut self) {
+        self.controllers.shutdown().await;
+        self.controllers = self.scope.child();
+        let server = self.server.as_ref().unwrap();
+        let service = server.local(Identity::component("system:kube-controller-manager"));
+        self.start_controllers(Client::new(service, "default"));
     }
 
     pub(crate) async fn stop(mut self) {
+        self.controllers.shutdown().await;
         self.scope.shutdown().await;
         if let Some(server) = self.server.take() {
             server.shutdown().await;
