@@ -3,14 +3,14 @@
 use axum::http::HeaderMap;
 use loadline_api::decode::{self, Decoded, Expected};
 use loadline_api::kinds::{Kind, Snapshot};
+use loadline_api::protobuf;
 use loadline_api::schema::{self, Struct};
 use loadline_api::status::ApiError;
 use loadline_api::yaml;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::negotiate::{BodyType, object_body};
+use crate::negotiate::{BodyType, object_body, unknown_format};
 use crate::options::FieldValidation;
-use crate::protobuf;
 use crate::respond::Result;
 
 /// A decoded, defaulted object and what to warn the client of.
@@ -42,7 +42,9 @@ pub(crate) fn body(
 ) -> Result<Object> {
     let Decoded { value, strict } = match object_body(headers)? {
         BodyType::Yaml => decode::yaml_body(kinds, expected, bytes)?,
-        BodyType::Protobuf => protobuf_body(kinds, expected, bytes)?,
+        // Loadline's own kinds have no protobuf form, like custom resources.
+        BodyType::Protobuf if !protobuf::knows(expected.schema) => return Err(unknown_format(false).into()),
+        BodyType::Protobuf => decode::protobuf_body(kinds, expected, bytes)?,
         _ => decode::body(kinds, expected, bytes)?,
     };
     let warnings = match validation {
@@ -54,34 +56,20 @@ pub(crate) fn body(
     Ok(Object { value, warnings })
 }
 
-fn protobuf_body(kinds: &Snapshot, expected: Expected<'_>, bytes: &[u8]) -> Result<Decoded> {
-    let bad = |why: String| {
-        let kind = expected.kind;
-        ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why}"))
-    };
-    let envelope = protobuf::decode(expected, bytes).map_err(bad)?;
-    // What the envelope says the object is, is checked as in the other formats.
-    let meta = json!({"apiVersion": envelope.api_version, "kind": envelope.kind});
-    let typed = decode::body(kinds, expected, meta.to_string().as_bytes())?.value;
-    let mut value = envelope.value;
-    decode::object(expected.schema, &mut value)?;
-    if let Some(map) = value.as_object_mut() {
-        for field in ["kind", "apiVersion"] {
-            map.insert(field.to_owned(), typed[field].clone());
-        }
-    }
-    Ok(Decoded { value, strict: Vec::new() })
-}
-
 /// A document that goes with a request about something else (DeleteOptions, Binding, Eviction): typed by its schema, of
 /// whatever group it says it is.
-pub(crate) fn plain(headers: &HeaderMap, bytes: &[u8], group: &str, version: &str, kind: &str) -> Result<Value> {
+pub(crate) fn plain(
+    headers: &HeaderMap,
+    bytes: &[u8],
+    group: &str,
+    version: &str,
+    kind: &str,
+) -> Result<Value> {
     let bad = |why: String| ApiError::bad_request(format!("the {kind} in the body cannot be read: {why}"));
     let schema = schema::of(group, version, kind).ok_or_else(|| bad("its type is not known".to_owned()))?;
-    let expected = Expected { group, version, kind: schema.short_name(), schema: &schema };
     let mut value = match object_body(headers)? {
         BodyType::Yaml => yaml_value(bytes).map_err(bad)?,
-        BodyType::Protobuf => protobuf::decode(expected, bytes).map_err(bad)?.value,
+        BodyType::Protobuf => protobuf::document(&schema, bytes).map_err(|e| bad(e.to_string()))?,
         _ => decode::parse(bytes).map_err(|e| bad(e.message))?.0,
     };
     if !value.is_null() && !value.is_object() {

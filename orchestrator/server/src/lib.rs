@@ -24,7 +24,6 @@ mod object;
 mod openapi;
 mod options;
 mod owners;
-mod protobuf;
 mod proxy;
 mod read;
 mod request;

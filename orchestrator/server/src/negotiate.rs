@@ -2,6 +2,7 @@
 //! metadata alone).
 
 use axum::http::{HeaderMap, header};
+use loadline_api::protobuf;
 use loadline_api::status::{ApiError, Reason};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,15 +54,15 @@ pub(crate) fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, ApiE
     let text = value.to_str().unwrap_or_default();
     let mut clauses: Vec<Clause<'_>> = text.split(',').filter_map(Clause::parse).collect();
     clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-    let mut protobuf = false;
+    let mut binary = false;
     for clause in &clauses {
         if let Some(accepted) = clause.accept(offer) {
             return Ok(accepted);
         }
-        protobuf |= clause.media == "application/vnd.kubernetes.protobuf";
+        binary |= clause.media == protobuf::MEDIA_TYPE;
     }
     // Clients that only name protobuf look at the reply's Content-Type and read JSON as well.
-    if protobuf || clauses.is_empty() {
+    if binary || clauses.is_empty() {
         return Ok(Accepted::default());
     }
     Err(ApiError::new(
@@ -106,7 +107,9 @@ impl<'a> Clause<'a> {
         let form = match (self.form, self.group, self.version, offer) {
             (None, ..) => Form::Object,
             (Some("Table"), Some("meta.k8s.io"), Some("v1"), Offer::Objects) => Form::Table,
-            (Some("PartialObjectMetadata"), Some("meta.k8s.io"), Some("v1"), Offer::Objects) => Form::Metadata,
+            (Some("PartialObjectMetadata"), Some("meta.k8s.io"), Some("v1"), Offer::Objects) => {
+                Form::Metadata
+            }
             (Some("PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1"), Offer::Objects) => {
                 Form::MetadataList
             }
@@ -139,13 +142,17 @@ pub(crate) fn object_body(headers: &HeaderMap) -> Result<BodyType, ApiError> {
     match content_type(headers).as_str() {
         "" | "application/json" | "*/*" => Ok(BodyType::Json),
         "application/yaml" => Ok(BodyType::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(BodyType::Protobuf),
-        _ => Err(ApiError::new(
-            Reason::UnsupportedMediaType,
-            "the body of the request was in an unknown format - accepted media types include: application/json, \
-             application/yaml, application/vnd.kubernetes.protobuf",
-        )),
+        protobuf::MEDIA_TYPE => Ok(BodyType::Protobuf),
+        _ => Err(unknown_format(true)),
     }
+}
+
+/// The refusal of a body's media type; `protobuf` says whether that one would have been taken.
+pub(crate) fn unknown_format(protobuf: bool) -> ApiError {
+    let more = if protobuf { ", application/vnd.kubernetes.protobuf" } else { "" };
+    let head = "the body of the request was in an unknown format - accepted media types include";
+    let message = format!("{head}: application/json, application/yaml{more}");
+    ApiError::new(Reason::UnsupportedMediaType, message)
 }
 
 /// The patch's media type.
@@ -184,12 +191,20 @@ mod tests {
             ("application/json, */*", Offer::Objects, Ok((Json, Form::Object))),
             ("application/yaml;q=0.5, */*", Offer::Objects, Ok((Json, Form::Object))),
             ("application/yaml", Offer::Objects, Ok((Yaml, Form::Object))),
-            ("application/vnd.kubernetes.protobuf,application/json", Offer::Objects, Ok((Json, Form::Object))),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Offer::Objects,
+                Ok((Json, Form::Object)),
+            ),
             ("application/vnd.kubernetes.protobuf", Offer::Objects, Ok((Json, Form::Object))),
             (kubectl, Offer::Objects, Ok((Json, Form::Table))),
             (kubectl, Offer::Plain, Ok((Json, Form::Object))),
             (discovery, Offer::Discovery, Ok((Json, Form::DiscoveryList))),
-            ("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", Offer::Objects, Ok((Json, Form::Metadata))),
+            (
+                "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+                Offer::Objects,
+                Ok((Json, Form::Metadata)),
+            ),
             ("application/xml", Offer::Objects, Err(Reason::NotAcceptable)),
             ("application/json;as=Table;v=v9;g=meta.k8s.io", Offer::Objects, Err(Reason::NotAcceptable)),
         ];
