@@ -123,7 +123,14 @@ impl Allocator {
         Ok(Ticket { allocator: self, id: Some(id) })
     }
 
-    fn assign_ip(&self, index: &Index, new: &mut Value, had: &Held, taken: &mut Held, errors: &mut Vec<FieldError>) {
+    fn assign_ip(
+        &self,
+        index: &Index,
+        new: &mut Value,
+        had: &Held,
+        taken: &mut Held,
+        errors: &mut Vec<FieldError>,
+    ) {
         let spec = &mut new["spec"];
         let ty = spec["type"].as_str().unwrap_or("ClusterIP");
         if !matches!(ty, "ClusterIP" | "NodePort" | "LoadBalancer") {
@@ -195,7 +202,13 @@ impl Allocator {
             let Some(number) = port["nodePort"].as_i64().filter(|n| *n != 0) else { continue };
             let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
             let path = format!("spec.ports[{i}].nodePort");
-            match self.check_port(index, number, had, used_here.get(&u16::try_from(number).unwrap_or(0)), &protocol) {
+            match self.check_port(
+                index,
+                number,
+                had,
+                used_here.get(&u16::try_from(number).unwrap_or(0)),
+                &protocol,
+            ) {
                 Ok(number) => {
                     if !had.ports.contains(&number) && !taken.ports.contains(&number) {
                         taken.ports.push(number);
@@ -224,11 +237,12 @@ impl Allocator {
                 }
             }
         }
-        if local && spec["healthCheckNodePort"].as_i64().unwrap_or(0) == 0 {
-            if let Some(number) = self.free_port(index, taken) {
-                taken.ports.push(number);
-                spec["healthCheckNodePort"] = json!(number);
-            }
+        if local
+            && spec["healthCheckNodePort"].as_i64().unwrap_or(0) == 0
+            && let Some(number) = self.free_port(index, taken)
+        {
+            taken.ports.push(number);
+            spec["healthCheckNodePort"] = json!(number);
         }
     }
 
@@ -404,7 +418,10 @@ mod tests {
             r#"spec.clusterIPs: Invalid value: ["10.96.0.5"]: failed to allocate IP 10.96.0.5: provided IP is already allocated"#
         );
         let mut out = service(json!({"type": "ClusterIP", "clusterIP": "1.2.3.4"}));
-        assert!(refused(allocator.assign(&mut out, None)).ends_with("the provided network does not match the current range"));
+        assert!(
+            refused(allocator.assign(&mut out, None))
+                .ends_with("the provided network does not match the current range")
+        );
         let mut port = service(json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}));
         assert_eq!(
             refused(allocator.assign(&mut port, None)),

@@ -30,7 +30,8 @@ use crate::shape::Shape;
 use crate::table::{Resource, Table};
 use crate::write::Write;
 
-const ENDPOINTS_DEPRECATED: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+const ENDPOINTS_DEPRECATED: &str =
+    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
 /// Everything that requests share.
 pub(crate) struct App {
@@ -111,9 +112,16 @@ impl App {
         response
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Body>, peer: Peer, seen: &mut Seen) -> Result<HttpResponse> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Body>,
+        peer: Peer,
+        seen: &mut Seen,
+    ) -> Result<HttpResponse> {
         let target = parse_path(request.uri().path()).map_err(|_| {
-            ApiError::bad_request("the path holds a segment that no object can have (empty, dots, or an escaped slash)")
+            ApiError::bad_request(
+                "the path holds a segment that no object can have (empty, dots, or an escaped slash)",
+            )
         })?;
         let local = matches!(peer, Peer::Local(_));
         let identity = self.authenticate(request.headers(), peer)?;
@@ -158,12 +166,15 @@ impl App {
             return Err(Failure::method_not_allowed());
         }
         match path {
-            "/version" => Ok(json(StatusCode::OK, serde_json::to_vec(&health::version()).unwrap_or_default())),
+            "/version" => {
+                Ok(json(StatusCode::OK, serde_json::to_vec(&health::version()).unwrap_or_default()))
+            }
             "/metrics" => {
                 let table = self.table.load();
-                let sizes = table.caches().iter().map(|c| {
-                    (loadline_api::status::qualified(c.kind.group, c.kind.resource), c.len())
-                });
+                let sizes = table
+                    .caches()
+                    .iter()
+                    .map(|c| (loadline_api::status::qualified(c.kind.group, c.kind.resource), c.len()));
                 let mut response = text(StatusCode::OK, self.metrics.text(sizes));
                 response.headers_mut().insert(
                     header::CONTENT_TYPE,
@@ -198,7 +209,8 @@ impl App {
             seen.path = path.clone();
             seen.dry_run = query.text("dryRun").is_some();
         }
-        let streams = verb == "watch" || matches!(path.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
+        let streams =
+            verb == "watch" || matches!(path.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
         let _in_flight = if local || streams {
             None
         } else {
@@ -208,7 +220,8 @@ impl App {
             };
             let admitted = self.metrics.admit(kind, limit);
             Some(admitted.ok_or_else(|| {
-                ApiError::new(Reason::TooManyRequests, "too many requests, please try again later").retry_after(1)
+                ApiError::new(Reason::TooManyRequests, "too many requests, please try again later")
+                    .retry_after(1)
             })?)
         };
         let timeout = self.limits.request_timeout;
@@ -252,13 +265,19 @@ impl App {
             return Err(Failure::method_not_allowed());
         }
         let (parts, body) = request.into_parts();
-        let call = Call { method: parts.method, headers: parts.headers, query, identity, verb: "create", path };
+        let call =
+            Call { method: parts.method, headers: parts.headers, query, identity, verb: "create", path };
         crate::sub::bindings(self, &pods, call, body).await
     }
 
     /// A path under a group that is served gets a Status, others plain text, as Kubernetes has it.
     fn unknown(&self, path: &ResourcePath) -> Failure {
-        let known = self.registry.snapshot().kinds().iter().any(|k| k.group == path.group && k.version == path.version)
+        let known = self
+            .registry
+            .snapshot()
+            .kinds()
+            .iter()
+            .any(|k| k.group == path.group && k.version == path.version)
             || self.delegates.iter().any(|d| d.group == path.group && d.version == path.version);
         if known { Failure::no_resource() } else { Failure::NoPage }
     }
@@ -303,8 +322,14 @@ impl App {
         }
         let accepted = accept(&call.headers, Offer::Objects)?;
         match call.verb {
-            "get" => crate::read::get(self, &Shape::one(&resource, accepted, &call.query)?, path, &call.query).await,
-            "list" => crate::read::list(self, &Shape::list(&resource, accepted, &call.query)?, path, &call.query).await,
+            "get" => {
+                crate::read::get(self, &Shape::one(&resource, accepted, &call.query)?, path, &call.query)
+                    .await
+            }
+            "list" => {
+                crate::read::list(self, &Shape::list(&resource, accepted, &call.query)?, path, &call.query)
+                    .await
+            }
             "watch" => {
                 let shape = Shape::new(&resource, accepted, &call.query)?;
                 crate::watch::watch(self, shape, path, &call.query).await
@@ -359,4 +384,3 @@ impl Seen {
         }
     }
 }
-

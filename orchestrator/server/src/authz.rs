@@ -20,7 +20,8 @@ fn path_allowed(identity: &Identity, verb: &str, path: &str) -> bool {
     if !matches!(verb, "get" | "head") {
         return false;
     }
-    let under = |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+    let under =
+        |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
     let open = ["/healthz", "/livez", "/readyz", "/version"].into_iter().any(under);
     let discovery = ["/api", "/apis", "/openapi"].into_iter().any(under);
     open || (discovery && !identity.is_anonymous())
@@ -63,11 +64,10 @@ fn forbidden(identity: &Identity, verb: &str, target: &Target) -> ApiError {
                 format!("in the namespace {:?}", r.namespace)
             };
             let group = &r.group;
-            let why =
-                format!("User {user:?} cannot {verb} resource {full:?} in API group {group:?} {scope}");
-            let mut error = ApiError::forbidden(&r.group, &full, &r.name, &why);
+            let why = format!("User {user:?} cannot {verb} resource {full:?} in API group {group:?} {scope}");
+            let mut error = ApiError::forbidden(&r.group, &r.resource, &r.name, &why);
             if r.name.is_empty() {
-                error.message = format!("{} is forbidden: {why}", qualified(&r.group, &full));
+                error.message = format!("{} is forbidden: {why}", qualified(&r.group, &r.resource));
             }
             error
         }
@@ -122,7 +122,7 @@ mod tests {
         );
         assert_eq!(
             check(&nobody, "get", "/apis/apps/v1/namespaces/n/deployments/d/scale").unwrap_err(),
-            r#"deployments.apps/scale "d" is forbidden: User "system:anonymous" cannot get resource "deployments/scale" in API group "apps" in the namespace "n""#
+            r#"deployments.apps "d" is forbidden: User "system:anonymous" cannot get resource "deployments/scale" in API group "apps" in the namespace "n""#
         );
         assert_eq!(
             check(&nobody, "get", "/metrics").unwrap_err(),

@@ -26,7 +26,8 @@ pub(crate) async fn read(body: Body, limits: &Limits) -> Result<Bytes> {
     let mut rest: Option<BytesMut> = None;
     while let Some(frame) = next(&mut body, limits.body_idle).await? {
         let Ok(data) = frame.into_data() else { continue };
-        let size = first.as_ref().map_or(0, Bytes::len).max(rest.as_ref().map_or(0, BytesMut::len)) + data.len();
+        let size =
+            first.as_ref().map_or(0, Bytes::len).max(rest.as_ref().map_or(0, BytesMut::len)) + data.len();
         if size > limit {
             return Err(too_large(limit));
         }
@@ -49,7 +50,9 @@ async fn next(body: &mut Body, idle: Duration) -> Result<Option<http_body::Frame
     match tokio::time::timeout(idle, body.frame()).await {
         Ok(None) => Ok(None),
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
-        Ok(Some(Err(error))) => Err(ApiError::bad_request(format!("the request body cannot be read: {error}")).into()),
+        Ok(Some(Err(error))) => {
+            Err(ApiError::bad_request(format!("the request body cannot be read: {error}")).into())
+        }
         Err(_) => Err(ApiError::new(Reason::Timeout, "the request body did not arrive in time").into()),
     }
 }

@@ -51,7 +51,13 @@ async fn endpoints(app: &Arc<App>, address: IpAddr, port: u16) -> Result<(), Str
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
         "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
     });
-    replace(app, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice, &["addressType", "endpoints", "ports"]).await?;
+    replace(
+        app,
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+        slice,
+        &["addressType", "endpoints", "ports"],
+    )
+    .await?;
     replace(app, "/api/v1/namespaces/default/endpoints", endpoints, &["subsets"]).await
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -122,6 +123,8 @@ pub(crate) struct Cache {
     changed: watch::Sender<u64>,
     history: Duration,
     history_events: usize,
+    /// The last revision at which this server itself wrote an object of the kind.
+    written: AtomicU64,
 }
 
 /// Under this, keys are `GROUP-RESOURCE/NAMESPACE/NAME`.
@@ -139,6 +142,7 @@ impl Cache {
             changed: watch::Sender::new(0),
             history,
             history_events,
+            written: AtomicU64::new(0),
         }
     }
 
@@ -210,7 +214,12 @@ impl Cache {
     }
 
     /// Up to `max` events from `position` on.
-    pub(crate) fn events_from(&self, position: u64, max: usize, out: &mut Vec<Arc<CacheEvent>>) -> Result<u64, TooOld> {
+    pub(crate) fn events_from(
+        &self,
+        position: u64,
+        max: usize,
+        out: &mut Vec<Arc<CacheEvent>>,
+    ) -> Result<u64, TooOld> {
         let state = self.read();
         let Some(skip) = position.checked_sub(state.first) else { return Err(TooOld(state.low)) };
         let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(state.ring.len());
@@ -226,6 +235,16 @@ impl Cache {
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Remembers a write, for [`Cache::written`].
+    pub(crate) fn wrote(&self, revision: Revision) {
+        self.written.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    /// A cache that has reached this revision shows every write of the kind that this server has acknowledged.
+    pub(crate) fn written(&self) -> Revision {
+        self.written.load(Ordering::Acquire)
     }
 
     /// Replaces everything with what the store holds at `revision`. Watches that were open must start again.
@@ -361,7 +380,9 @@ mod tests {
     }
 
     fn entry(cache: &Cache, name: &str, revision: Revision) -> Entry {
-        let value = format!(r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","labels":{{"l":"{revision}"}}}}}}"#);
+        let value = format!(
+            r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","labels":{{"l":"{revision}"}}}}}}"#
+        );
         Entry {
             key: cache.store_key(&Cache::key("ns", name)).into(),
             value: value.into(),

@@ -64,7 +64,10 @@ impl Discovery {
             }
         }
         put("/apis".to_owned(), groups);
-        paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+        paths.extend(
+            ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+                .map(str::to_owned),
+        );
         put("/".to_owned(), json!({"paths": paths}));
         let mut aggregated = HashMap::new();
         for version in [AggregatedVersion::V2, AggregatedVersion::V2Beta1] {

@@ -225,8 +225,11 @@ impl Feed {
 }
 
 fn loading() -> ApiError {
-    ApiError::new(Reason::ServiceUnavailable, "the server is still loading its data from the store, please try again")
-        .retry_after(1)
+    ApiError::new(
+        Reason::ServiceUnavailable,
+        "the server is still loading its data from the store, please try again",
+    )
+    .retry_after(1)
 }
 
 fn segment(key: &str) -> &str {

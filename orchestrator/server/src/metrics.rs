@@ -20,8 +20,12 @@ struct Families {
     objects: IntGaugeVec,
 }
 
-#[expect(clippy::unwrap_used, reason = "names and labels are constants; a clash is a bug that every start would show")]
-static FAMILIES: LazyLock<Families> = LazyLock::new(|| Families {
+#[expect(
+    clippy::unwrap_used,
+    reason = "names and labels are constants; a clash is a bug that every start would show"
+)]
+static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
+    Families {
     requests: register_int_counter_vec!(
         "apiserver_request_total",
         "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
@@ -59,6 +63,7 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(|| Families {
         &["resource"]
     )
     .unwrap(),
+}
 });
 
 /// What a finished request is counted under.

@@ -127,13 +127,16 @@ pub(crate) struct Peek {
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct PeekMeta {
     #[serde(default, deserialize_with = "labels")]
-    pub(crate) labels: Vec<(Box<str>, Box<str>)>,
+    pub(crate) labels: Pairs,
 }
 
-fn labels<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<(Box<str>, Box<str>)>, D::Error> {
+/// Labels, small: most objects have a few.
+pub(crate) type Pairs = Vec<(Box<str>, Box<str>)>;
+
+fn labels<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Pairs, D::Error> {
     struct Visitor;
     impl<'de> serde::de::Visitor<'de> for Visitor {
-        type Value = Vec<(Box<str>, Box<str>)>;
+        type Value = Pairs;
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("labels")
         }

@@ -44,9 +44,10 @@ impl OpenApi {
                 if !kinds.group_versions().iter().any(|gv| gv.group == group && gv.version == version) {
                     return Err(Failure::NoPage);
                 }
-                let document =
-                    build(kinds, move |kinds| openapi::v3_document(&kinds, &group, &version).unwrap_or_default())
-                        .await?;
+                let document = build(kinds, move |kinds| {
+                    openapi::v3_document(&kinds, &group, &version).unwrap_or_default()
+                })
+                .await?;
                 Ok(hashed(document, query.text("hash"), encoding))
             }
         }
@@ -68,7 +69,9 @@ async fn build(
     make: impl FnOnce(Arc<Snapshot>) -> Vec<u8> + Send + 'static,
 ) -> Result<Bytes> {
     let built = tokio::task::spawn_blocking(move || make(kinds)).await;
-    built.map(Bytes::from).map_err(|e| ApiError::internal(format!("the document could not be made: {e}")).into())
+    built
+        .map(Bytes::from)
+        .map_err(|e| ApiError::internal(format!("the document could not be made: {e}")).into())
 }
 
 fn hashed(document: Bytes, asked: Option<&str>, encoding: Encoding) -> HttpResponse {

@@ -80,7 +80,10 @@ fn check_list(
             errors.push(FieldError::forbidden(field, why));
         }
         if cursor.is_some() {
-            errors.push(FieldError::forbidden(field, "resourceVersionMatch is forbidden when continue is provided"));
+            errors.push(FieldError::forbidden(
+                field,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         if !matches!(matching, "Exact" | "NotOlderThan") {
             let supported = &["Exact", "NotOlderThan", ""];
@@ -154,14 +157,16 @@ impl WatchOptions {
 fn selectors(query: &Query) -> Result<(Selector, FieldSelector)> {
     let bad = |e: loadline_api::selector::SelectorError| Failure::Api(ApiError::bad_request(e.to_string()));
     let labels = query.text("labelSelector").map_or_else(|| Ok(Selector::everything()), Selector::parse);
-    let fields = query.text("fieldSelector").map_or_else(|| Ok(FieldSelector::default()), FieldSelector::parse);
+    let fields =
+        query.text("fieldSelector").map_or_else(|| Ok(FieldSelector::default()), FieldSelector::parse);
     Ok((labels.map_err(bad)?, fields.map_err(bad)?))
 }
 
 /// A decimal revision, or the error that Kubernetes answers.
 pub(crate) fn revision(text: &str) -> Result<u64> {
-    text.parse()
-        .map_err(|_| ApiError::bad_request(format!("invalid resource version: {}", bad_revision(text))).into())
+    text.parse().map_err(|_| {
+        ApiError::bad_request(format!("invalid resource version: {}", bad_revision(text))).into()
+    })
 }
 
 fn bad_revision(text: &str) -> String {
@@ -171,9 +176,9 @@ fn bad_revision(text: &str) -> String {
 fn number(query: &Query, name: &str) -> Result<Option<i64>> {
     let Some(text) = query.text(name) else { return Ok(None) };
     let parsed = text.parse::<i64>();
-    parsed
-        .map(Some)
-        .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")).into())
+    parsed.map(Some).map_err(|_| {
+        ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")).into()
+    })
 }
 
 /// Which state a get asks for.
@@ -379,12 +384,15 @@ mod tests {
     #[test]
     fn write_options() {
         let parse = |q: &str, kind: &str, apply| {
-            WriteOptions::parse(&Query::parse(Some(q)), kind, apply, "kubectl/v1.36 (linux)").map_err(|e| e.to_string())
+            WriteOptions::parse(&Query::parse(Some(q)), kind, apply, "kubectl/v1.36 (linux)")
+                .map_err(|e| e.to_string())
         };
         let plain = parse("", "CreateOptions", false).unwrap();
         assert_eq!((plain.manager.as_str(), plain.dry_run), ("kubectl", false));
         assert!(parse("dryRun=All", "CreateOptions", false).unwrap().dry_run);
-        assert!(parse("dryRun=Some", "CreateOptions", false).unwrap_err().contains(r#"supported values: "All""#));
+        assert!(
+            parse("dryRun=Some", "CreateOptions", false).unwrap_err().contains(r#"supported values: "All""#)
+        );
         assert!(parse("", "PatchOptions", true).unwrap_err().contains("is required for apply patch"));
         assert!(parse("force=true", "PatchOptions", false).unwrap_err().contains("non-apply"));
         assert!(parse("fieldManager=m&force=true", "PatchOptions", true).unwrap().force);

@@ -26,7 +26,12 @@ impl Writer<'_> {
     }
 
     /// Merges an applied configuration.
-    pub(crate) fn apply(&self, old: Option<&Value>, applied: &Value, force: bool) -> Result<Value, apply::ApplyError> {
+    pub(crate) fn apply(
+        &self,
+        old: Option<&Value>,
+        applied: &Value,
+        force: bool,
+    ) -> Result<Value, apply::ApplyError> {
         self.with(|write| apply::apply(write, old, applied, force))
     }
 
@@ -52,7 +57,8 @@ impl Writer<'_> {
         if Arc::ptr_eq(target, own) {
             return Some((value.clone(), own.schema.clone()));
         }
-        let stored = if self.resource.converts() { own.strategy.to_stored(value.clone()) } else { value.clone() };
+        let stored =
+            if self.resource.converts() { own.strategy.to_stored(value.clone()) } else { value.clone() };
         let is_storage = Arc::ptr_eq(target, &self.resource.storage);
         let other = if is_storage { stored } else { target.strategy.from_stored(stored) };
         Some((other, target.schema.clone()))

@@ -9,8 +9,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,7 +26,9 @@ const RENEW_BEFORE_SECONDS: i64 = 60 * 24 * 3600;
 pub enum PkiError {
     #[error("{step} {path}: {source}")]
     Io { step: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("{path} is damaged: {why}; restore it, or remove the whole pki directory to make a new authority")]
+    #[error(
+        "{path} is damaged: {why}; restore it, or remove the whole pki directory to make a new authority"
+    )]
     Damaged { path: PathBuf, why: String },
     #[error("issue certificate for {subject}: {source}")]
     Issue { subject: String, source: rcgen::Error },
@@ -54,7 +56,8 @@ impl Issued {
         let certs: Vec<_> = CertificateDer::pem_slice_iter(self.cert_pem.as_bytes())
             .collect::<Result<_, _>>()
             .map_err(|e| damaged(e.to_string()))?;
-        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|e| damaged(e.to_string()))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|e| damaged(e.to_string()))?;
         Ok((certs, key))
     }
 }
@@ -69,11 +72,11 @@ pub struct Pki {
 impl Pki {
     /// Reads the authority from `dir`, or makes it there.
     pub fn open(dir: &Path) -> Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|source| PkiError::Io { step: "create", path: dir.to_owned(), source })?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| PkiError::Io {
+            step: "create",
+            path: dir.to_owned(),
+            source,
+        })?;
         let issued = match read_pair(dir, "ca")? {
             Some(pair) => pair,
             None => {
@@ -88,7 +91,8 @@ impl Pki {
         if info.public_key != key.public_key_raw() {
             return Err(damaged("ca.key", "it does not belong to ca.crt".to_owned()));
         }
-        let issuer = Issuer::from_ca_cert_pem(&issued.cert_pem, key).map_err(|e| damaged("ca.crt", e.to_string()))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&issued.cert_pem, key).map_err(|e| damaged("ca.crt", e.to_string()))?;
         Ok(Self { dir: dir.to_owned(), issuer, ca_pem: issued.cert_pem })
     }
 
@@ -120,7 +124,8 @@ impl Pki {
     fn kept(&self, name: &str, sans: &[String], issue: impl FnOnce() -> Result<Issued>) -> Result<Issued> {
         if let Some(pair) = read_pair(&self.dir, name)? {
             let path = self.dir.join(format!("{name}.crt"));
-            let info = LeafInfo::read(&pair.cert_pem).map_err(|why| PkiError::Damaged { path: path.clone(), why })?;
+            let info = LeafInfo::read(&pair.cert_pem)
+                .map_err(|why| PkiError::Damaged { path: path.clone(), why })?;
             let key = KeyPair::from_pem(&pair.key_pem)
                 .map_err(|e| PkiError::Damaged { path: path.with_extension("key"), why: e.to_string() })?;
             if info.public_key != key.public_key_raw() {
@@ -137,7 +142,13 @@ impl Pki {
         Ok(pair)
     }
 
-    fn issue(&self, cn: &str, orgs: &[&str], sans: &[String], usage: ExtendedKeyUsagePurpose) -> Result<Issued> {
+    fn issue(
+        &self,
+        cn: &str,
+        orgs: &[&str],
+        sans: &[String],
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<Issued> {
         let failed = |source| PkiError::Issue { subject: cn.to_owned(), source };
         let mut params = params(cn, orgs, LEAF_YEARS);
         for san in sans {
@@ -177,7 +188,8 @@ fn params(cn: &str, orgs: &[&str], years: i32) -> CertificateParams {
     // Whole days, from yesterday: clocks of other hosts may be behind.
     let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
     let from = today.yesterday().unwrap_or(today);
-    let day = |year: i16, month: i8, day: i8| date_time_ymd(year.into(), month.unsigned_abs(), day.unsigned_abs());
+    let day =
+        |year: i16, month: i8, day: i8| date_time_ymd(year.into(), month.unsigned_abs(), day.unsigned_abs());
     params.not_before = day(from.year(), from.month(), from.day());
     let until = i16::try_from(i32::from(from.year()) + years).unwrap_or(i16::MAX);
     params.not_after = day(until, from.month(), from.day().min(28));

@@ -47,12 +47,13 @@ impl Kubelets {
         roots.add(ca).map_err(|e| bad(e.to_string()))?;
         let (chain, key) =
             pki.client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[MASTERS])?.rustls()?;
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| bad(e.to_string()))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|e| bad(e.to_string()))?;
+        let config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|e| bad(e.to_string()))?
+                .with_root_certificates(roots)
+                .with_client_auth_cert(chain, key)
+                .map_err(|e| bad(e.to_string()))?;
         Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
     }
 
@@ -62,8 +63,9 @@ impl Kubelets {
             let _ = stream.set_nodelay(true);
             let name = ServerName::IpAddress(address.into());
             let stream = self.tls.connect(name, stream).await.map_err(|e| e.to_string())?;
-            let (sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+            let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|e| e.to_string())?;
             tokio::spawn(async move {
                 if let Err(error) = connection.with_upgrades().await {
                     debug!(%error, "connection to the kubelet ended");
@@ -105,8 +107,15 @@ pub(crate) async fn log(app: &App, call: &Call) -> Result<HttpResponse> {
 }
 
 /// `pods/exec` and `pods/attach`.
-pub(crate) async fn stream(app: &App, call: &Call, what: &str, mut extensions: Extensions) -> Result<HttpResponse> {
-    let Some(client) = extensions.remove::<OnUpgrade>().filter(|_| call.headers.contains_key(header::UPGRADE)) else {
+pub(crate) async fn stream(
+    app: &App,
+    call: &Call,
+    what: &str,
+    mut extensions: Extensions,
+) -> Result<HttpResponse> {
+    let Some(client) =
+        extensions.remove::<OnUpgrade>().filter(|_| call.headers.contains_key(header::UPGRADE))
+    else {
         return Err(ApiError::bad_request("Upgrade request required").into());
     };
     let place = find(app, call).await?;
@@ -165,7 +174,8 @@ pub(crate) async fn stream(app: &App, call: &Call, what: &str, mut extensions: E
 /// Headers that belong to the stream. Nothing that tells who the client is goes to the kubelet.
 fn passes(name: &HeaderName) -> bool {
     let name = name.as_str();
-    matches!(name, "connection" | "upgrade" | "x-stream-protocol-version") || name.starts_with("sec-websocket-")
+    matches!(name, "connection" | "upgrade" | "x-stream-protocol-version")
+        || name.starts_with("sec-websocket-")
 }
 
 async fn find(app: &App, call: &Call) -> Result<Place> {
@@ -180,10 +190,14 @@ async fn find(app: &App, call: &Call) -> Result<Place> {
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", pod.name())).into());
     }
     let nodes = resource("nodes")?;
-    let unknown = || ApiError::new(Reason::NotFound, format!("the node {node:?} of pod {:?} is not known", pod.name()));
+    let unknown =
+        || ApiError::new(Reason::NotFound, format!("the node {node:?} of pod {:?} is not known", pod.name()));
     let value = nodes.value(&*nodes.cache.get(&node).ok_or_else(unknown)?)?;
     let (address, port) = kubelet_address(&value).ok_or_else(|| {
-        ApiError::new(Reason::ServiceUnavailable, format!("the node {node:?} has not told where its kubelet listens"))
+        ApiError::new(
+            Reason::ServiceUnavailable,
+            format!("the node {node:?} has not told where its kubelet listens"),
+        )
     })?;
     Ok(Place { address, port, node, container })
 }
@@ -199,11 +213,14 @@ fn container(pod: &Value, query: &Query) -> Result<String> {
     let name = pod.name();
     match query.text("container") {
         Some(asked) if names.contains(&asked) => Ok(asked.to_owned()),
-        Some(asked) => Err(ApiError::bad_request(format!("container {asked} is not valid for pod {name}")).into()),
+        Some(asked) => {
+            Err(ApiError::bad_request(format!("container {asked} is not valid for pod {name}")).into())
+        }
         None if regular == 1 => Ok(names.first().copied().unwrap_or_default().to_owned()),
         None => {
             let choices = names[..regular.min(names.len())].join(" ");
-            let message = format!("a container name must be specified for pod {name}, choose one of: [{choices}]");
+            let message =
+                format!("a container name must be specified for pod {name}, choose one of: [{choices}]");
             Err(ApiError::bad_request(message).into())
         }
     }
@@ -258,7 +275,11 @@ async fn refused(response: axum::http::Response<hyper::body::Incoming>, place: &
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Reason::Forbidden,
         _ => Reason::InternalError,
     };
-    let text = if text.is_empty() { format!("the kubelet of node {:?} answered {status}", place.node) } else { text };
+    let text = if text.is_empty() {
+        format!("the kubelet of node {:?} answered {status}", place.node)
+    } else {
+        text
+    };
     ApiError::new(reason, text).into()
 }
 
@@ -301,8 +322,10 @@ mod tests {
 
     #[test]
     fn only_addresses_of_nodes_are_dialled() {
-        let node = |address: &str| json!({"status": {"addresses": [{"type": "InternalIP", "address": address}],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}}});
+        let node = |address: &str| {
+            json!({"status": {"addresses": [{"type": "InternalIP", "address": address}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}}})
+        };
         assert!(kubelet_address(&node("10.0.0.1")).is_some());
         for bad in ["169.254.169.254", "0.0.0.0", "224.0.0.1", "fe80::1", "x"] {
             assert!(kubelet_address(&node(bad)).is_none(), "{bad}");

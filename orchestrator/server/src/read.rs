@@ -51,7 +51,12 @@ pub(crate) async fn find(app: &App, resource: &Resource, path: &ResourcePath, at
     object.ok_or_else(|| resource.not_found(&path.name).into())
 }
 
-pub(crate) async fn get(app: &App, shape: &Shape, path: &ResourcePath, query: &Query) -> Result<HttpResponse> {
+pub(crate) async fn get(
+    app: &App,
+    shape: &Shape,
+    path: &ResourcePath,
+    query: &Query,
+) -> Result<HttpResponse> {
     let object = find(app, &shape.resource, path, crate::options::get_at(query)?).await?;
     Ok(encoded(StatusCode::OK, shape.body(&object)?, shape.accepted.encoding))
 }
@@ -74,7 +79,9 @@ impl Cursor {
 
     fn parse(token: &str, prefix: &str) -> Result<Self> {
         let bad = |why: String| {
-            Failure::from(ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}")))
+            Failure::from(ApiError::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            )))
         };
         let bytes =
             TOKENS.decode(token).map_err(|_| bad("illegal base64 data at input byte 0".to_owned()))?;
@@ -90,7 +97,12 @@ impl Cursor {
     }
 }
 
-pub(crate) async fn list(app: &App, shape: &Shape, path: &ResourcePath, query: &Query) -> Result<HttpResponse> {
+pub(crate) async fn list(
+    app: &App,
+    shape: &Shape,
+    path: &ResourcePath,
+    query: &Query,
+) -> Result<HttpResponse> {
     let options = ListOptions::parse(query)?;
     let page = collect(app, &shape.resource, path, &options).await?;
     let view = page.view;
@@ -186,7 +198,11 @@ async fn at_revision(
     }
     loop {
         // One more than the page, to know whether there is a next one.
-        let want = if limit > 0 && !filter.selects() { (limit + 1 - view.objects.len()).min(STORE_PAGE) } else { STORE_PAGE };
+        let want = if limit > 0 && !filter.selects() {
+            (limit + 1 - view.objects.len()).min(STORE_PAGE)
+        } else {
+            STORE_PAGE
+        };
         let at = loadline_store::At::Revision(revision);
         let page = app.store.range(range.clone(), want, at).await.map_err(|e| match e {
             StoreError::Compacted { requested, oldest } => gone(requested, oldest),
@@ -286,7 +302,6 @@ pub(crate) fn expired_token_error() -> ApiError {
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     )
 }
-
 
 #[cfg(test)]
 mod tests {

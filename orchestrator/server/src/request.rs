@@ -99,9 +99,13 @@ pub(crate) fn parse_path(raw: &str) -> Result<Target, BadPath> {
 }
 
 fn segment(raw: &str) -> Result<Cow<'_, str>, BadPath> {
-    let decoded =
-        if raw.contains('%') { percent_decode_str(raw).decode_utf8().map_err(|_| BadPath)? } else { Cow::Borrowed(raw) };
-    let bad = decoded == "." || decoded == ".." || decoded.bytes().any(|b| b == b'/' || b < 0x20 || b == 0x7f);
+    let decoded = if raw.contains('%') {
+        percent_decode_str(raw).decode_utf8().map_err(|_| BadPath)?
+    } else {
+        Cow::Borrowed(raw)
+    };
+    let bad =
+        decoded == "." || decoded == ".." || decoded.bytes().any(|b| b == b'/' || b < 0x20 || b == 0x7f);
     if bad { Err(BadPath) } else { Ok(decoded) }
 }
 
@@ -192,7 +196,15 @@ mod tests {
 
     #[test]
     fn other_paths() {
-        for raw in ["/healthz", "/livez/ping", "/api", "/api/v1", "/apis/apps", "/apis/apps/v1", "/openapi/v3/apis/apps/v1"] {
+        for raw in [
+            "/healthz",
+            "/livez/ping",
+            "/api",
+            "/api/v1",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/openapi/v3/apis/apps/v1",
+        ] {
             assert_eq!(parse_path(raw), Ok(Target::Path(raw.to_owned())));
         }
         assert_eq!(parse_path("/"), Ok(Target::Path("/".to_owned())));
@@ -216,7 +228,9 @@ mod tests {
 
     #[test]
     fn verbs() {
-        let v = |method: Method, raw: &str, query: &str| verb(&method, &resource(raw), &Query::parse(Some(query)));
+        let v = |method: Method, raw: &str, query: &str| {
+            verb(&method, &resource(raw), &Query::parse(Some(query)))
+        };
         assert_eq!(v(Method::GET, "/api/v1/pods", ""), Some("list"));
         assert_eq!(v(Method::GET, "/api/v1/pods", "watch=1"), Some("watch"));
         assert_eq!(v(Method::GET, "/api/v1/pods", "watch=false"), Some("list"));

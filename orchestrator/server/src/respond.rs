@@ -84,13 +84,16 @@ pub(crate) fn expired(requested: u64, oldest: u64) -> ApiError {
 
 /// The revision asked for is not there yet.
 pub(crate) fn too_large(requested: u64, current: u64) -> ApiError {
-    ApiError::new(Reason::Timeout, format!("Timeout: Too large resource version: {requested}, current: {current}"))
-        .with_cause(loadline_api::status::Cause {
-            reason: "ResourceVersionTooLarge".to_owned(),
-            message: "Too large resource version".to_owned(),
-            field: None,
-        })
-        .retry_after(1)
+    ApiError::new(
+        Reason::Timeout,
+        format!("Timeout: Too large resource version: {requested}, current: {current}"),
+    )
+    .with_cause(loadline_api::status::Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        field: None,
+    })
+    .retry_after(1)
 }
 
 pub(crate) fn code(reason: Reason) -> StatusCode {
@@ -140,11 +143,7 @@ struct ListMeta<'a> {
 impl<'a> Status<'a> {
     pub(crate) fn of(error: &'a ApiError) -> Self {
         let details = (*error.details != Details::default()).then_some(&*error.details);
-        Self {
-            details,
-            reason: Some(error.reason),
-            ..Self::failure(&error.message, code(error.reason))
-        }
+        Self { details, reason: Some(error.reason), ..Self::failure(&error.message, code(error.reason)) }
     }
 
     fn failure(message: &'a str, code: StatusCode) -> Self {

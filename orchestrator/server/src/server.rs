@@ -82,7 +82,8 @@ impl Server {
         let socket = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let addr = socket.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let addr =
+            socket.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
         let advertise = advertised(&config, addr);
         let tls = tls(&pki, &config, advertise)?;
 

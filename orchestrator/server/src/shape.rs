@@ -35,7 +35,9 @@ impl Shape {
     /// For answers with one object (or events of it).
     pub(crate) fn one(resource: &Arc<Resource>, accepted: Accepted, query: &Query) -> Result<Self> {
         if accepted.form == Form::MetadataList {
-            return Err(not_acceptable("you requested PartialObjectMetadataList, but the requested object is not a list"));
+            return Err(not_acceptable(
+                "you requested PartialObjectMetadataList, but the requested object is not a list",
+            ));
         }
         Self::new(resource, accepted, query)
     }
@@ -43,7 +45,9 @@ impl Shape {
     /// For answers with a list.
     pub(crate) fn list(resource: &Arc<Resource>, accepted: Accepted, query: &Query) -> Result<Self> {
         if accepted.form == Form::Metadata {
-            return Err(not_acceptable("you requested PartialObjectMetadata, but the requested object is a list"));
+            return Err(not_acceptable(
+                "you requested PartialObjectMetadata, but the requested object is a list",
+            ));
         }
         Self::new(resource, accepted, query)
     }
@@ -54,7 +58,9 @@ impl Shape {
             Some("Object") => Include::Object,
             Some("None") => Include::None,
             Some(other) => {
-                return Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}")).into());
+                return Err(
+                    ApiError::bad_request(format!("unrecognized includeObject value: {other:?}")).into()
+                );
             }
         };
         Ok(Self { resource: resource.clone(), accepted, include })
@@ -103,7 +109,9 @@ impl Shape {
             Form::MetadataList | Form::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1"),
             _ => (self.resource.kind.kind, &*self.resource.head.api_version),
         };
-        out.extend_from_slice(format!(r#"{{"kind":"{kind}List","apiVersion":"{version}","metadata":"#).as_bytes());
+        out.extend_from_slice(
+            format!(r#"{{"kind":"{kind}List","apiVersion":"{version}","metadata":"#).as_bytes(),
+        );
         list_meta(out, revision, cursor, remaining);
         out.extend_from_slice(br#","items":["#);
     }
@@ -136,7 +144,14 @@ impl Shape {
         }
     }
 
-    fn table_head(&self, out: &mut Vec<u8>, revision: u64, columns: bool, cursor: Option<&str>, remaining: u64) {
+    fn table_head(
+        &self,
+        out: &mut Vec<u8>,
+        revision: u64,
+        columns: bool,
+        cursor: Option<&str>,
+        remaining: u64,
+    ) {
         out.extend_from_slice(br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":"#);
         list_meta(out, revision, cursor, remaining);
         out.extend_from_slice(br#","columnDefinitions":"#);

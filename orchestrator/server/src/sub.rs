@@ -46,7 +46,12 @@ pub(crate) async fn serve(
 }
 
 /// `POST …/bindings`: the binding names the pod.
-pub(crate) async fn bindings(app: &Arc<App>, pods: &Arc<Resource>, call: Call, body: Body) -> Result<HttpResponse> {
+pub(crate) async fn bindings(
+    app: &Arc<App>,
+    pods: &Arc<Resource>,
+    call: Call,
+    body: Body,
+) -> Result<HttpResponse> {
     binding::create(&Write::new(app, pods, &call), body).await
 }
 

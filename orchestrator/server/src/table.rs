@@ -102,7 +102,9 @@ impl Resource {
 }
 
 fn broken(key: &str) -> Failure {
-    Failure::Bare(format!("the stored value of {key:?} is damaged and cannot be read; delete and create it again"))
+    Failure::Bare(format!(
+        "the stored value of {key:?} is damaged and cannot be read; delete and create it again"
+    ))
 }
 
 /// All rows at one moment.
@@ -130,7 +132,14 @@ impl Table {
                 .clone();
             let resource = Resource {
                 head: Head::new(kind.group, kind.version, kind.kind),
-                versions: kinds.kinds().iter().filter(|k| qualified(kinds.storage(k).group, k.resource) == qualified(storage.group, storage.resource)).count(),
+                versions: kinds
+                    .kinds()
+                    .iter()
+                    .filter(|k| {
+                        qualified(kinds.storage(k).group, k.resource)
+                            == qualified(storage.group, storage.resource)
+                    })
+                    .count(),
                 kind: kind.clone(),
                 storage,
                 cache,

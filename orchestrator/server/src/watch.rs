@@ -29,10 +29,20 @@ const EVENTS_AT_ONCE: usize = 512;
 /// A bookmark comes this long before `timeoutSeconds` ends.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
-pub(crate) async fn watch(app: &Arc<App>, shape: Shape, path: &ResourcePath, query: &Query) -> Result<HttpResponse> {
+pub(crate) async fn watch(
+    app: &Arc<App>,
+    shape: Shape,
+    path: &ResourcePath,
+    query: &Query,
+) -> Result<HttpResponse> {
     let options = WatchOptions::parse(query)?;
-    let filter =
-        Filter::new(&shape.resource, &path.namespace, &path.name, options.labels.clone(), options.fields.clone())?;
+    let filter = Filter::new(
+        &shape.resource,
+        &path.namespace,
+        &path.name,
+        options.labels.clone(),
+        options.fields.clone(),
+    )?;
     let seconds = options.timeout_seconds.unwrap_or_else(|| rand::random_range(1800..3600));
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let start = match Start::find(app, &shape, &filter, &options).await {
@@ -100,11 +110,19 @@ impl Start {
             }
         };
         if wants_state {
-            let view = cache.view(&filter.prefix, None, 0, false, known.max(app.feed.progress()), |o| filter.selected(o));
-            let bookmark = (options.send_initial_events == Some(true) && options.bookmarks).then_some(view.revision);
-            return Ok(Self { objects: view.objects, bookmark, position: view.position, revision: view.revision });
+            let view = cache
+                .view(&filter.prefix, None, 0, false, known.max(app.feed.progress()), |o| filter.selected(o));
+            let bookmark =
+                (options.send_initial_events == Some(true) && options.bookmarks).then_some(view.revision);
+            return Ok(Self {
+                objects: view.objects,
+                bookmark,
+                position: view.position,
+                revision: view.revision,
+            });
         }
-        let from = if options.version.is_some_and(|v| v > 0) { known } else { known.max(cache.last_change()) };
+        let from =
+            if options.version.is_some_and(|v| v > 0) { known } else { known.max(cache.last_change()) };
         let position = cache.position_after(from).map_err(|TooOld(oldest)| expired(from, oldest))?;
         Ok(Self { objects: Vec::new(), bookmark: None, position, revision: from })
     }
@@ -149,8 +167,7 @@ impl Watcher {
             self.changed.mark_unchanged();
             // Read before the ring: all events up to it are in the ring.
             let progress = self.feed.progress();
-            let Ok(next) =
-                self.shape.resource.cache.events_from(self.position, EVENTS_AT_ONCE, &mut events)
+            let Ok(next) = self.shape.resource.cache.events_from(self.position, EVENTS_AT_ONCE, &mut events)
             else {
                 self.ended = true;
                 return Some(error_event(&expired(self.sent, self.shape.resource.cache.last_change())));
@@ -226,7 +243,9 @@ impl Watcher {
         match (before, now) {
             (None, true) => self.write(out, "ADDED", &event.object, None),
             (Some(_), true) => self.write(out, "MODIFIED", &event.object, None),
-            (Some(_), false) if event.ty == EventType::Deleted => self.write(out, "DELETED", &event.object, None),
+            (Some(_), false) if event.ty == EventType::Deleted => {
+                self.write(out, "DELETED", &event.object, None)
+            }
             (Some(previous), false) => self.write(out, "DELETED", previous, Some(event.revision)),
             (None, false) => {}
         }
@@ -238,7 +257,9 @@ impl Watcher {
         if let Some(revision) = revision {
             served = resource.head.with_revision(&served, revision);
         }
-        let Ok(body) = self.shape.event_body(served, revision.unwrap_or(object.revision), self.first) else { return };
+        let Ok(body) = self.shape.event_body(served, revision.unwrap_or(object.revision), self.first) else {
+            return;
+        };
         self.first = false;
         frame(out, ty, &body);
     }

@@ -118,7 +118,10 @@ impl<'a> Write<'a> {
                         return Ok(Done { body, revision: base.revision });
                     }
                     let deleted = self.app.store.delete(&store_key, Expect::Revision(base.revision)).await;
-                    deleted.map(|_| Done { body, revision: base.revision })
+                    deleted.map(|(revision, _)| {
+                        self.resource.cache.wrote(revision);
+                        Done { body, revision: base.revision }
+                    })
                 }
                 Step::Put(new) => {
                     let served = self.resource.head.encode(&new);
@@ -129,13 +132,20 @@ impl<'a> Write<'a> {
                     if dry_run {
                         return Ok(Done { body, revision: base.revision });
                     }
-                    let stored = if self.resource.converts() { self.resource.encode_stored(&new) } else { served.clone() };
+                    let stored = if self.resource.converts() {
+                        self.resource.encode_stored(&new)
+                    } else {
+                        served.clone()
+                    };
                     let put = self.app.store.put(&store_key, stored, Expect::Revision(base.revision)).await;
                     match put {
-                        Ok(entry) => Ok(Done {
-                            body: self.splice(&served, entry.mod_revision)?,
-                            revision: entry.mod_revision,
-                        }),
+                        Ok(entry) => {
+                            self.resource.cache.wrote(entry.mod_revision);
+                            Ok(Done {
+                                body: self.splice(&served, entry.mod_revision)?,
+                                revision: entry.mod_revision,
+                            })
+                        }
                         Err(error) => Err(error),
                     }
                 }
@@ -164,9 +174,16 @@ impl<'a> Write<'a> {
     }
 
     /// The answer that shows one object.
-    pub(crate) fn answer(&self, code: StatusCode, done: &Done, accepted: Accepted, warnings: &[String]) -> Result<HttpResponse> {
+    pub(crate) fn answer(
+        &self,
+        code: StatusCode,
+        done: &Done,
+        accepted: Accepted,
+        warnings: &[String],
+    ) -> Result<HttpResponse> {
         let shape = Shape::one(self.resource, accepted, &self.call.query)?;
-        let mut response = encoded(code, shape.of_bytes(done.body.clone(), done.revision)?, accepted.encoding);
+        let mut response =
+            encoded(code, shape.of_bytes(done.body.clone(), done.revision)?, accepted.encoding);
         warn(&mut response, warnings);
         Ok(response)
     }
@@ -181,4 +198,3 @@ pub(crate) async fn delete_options(app: &App, call: &Call, body: Body) -> Result
     let value = crate::codec::plain(&call.headers, &bytes, "meta.k8s.io", "v1", "DeleteOptions")?;
     DeleteOptions::parse(&call.query, Some(&value))
 }
-

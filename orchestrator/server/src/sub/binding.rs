@@ -58,11 +58,14 @@ fn bind(old: &Value, binding: &Value, now: i64) -> Result<Value> {
     let conflict = |why: String| ApiError::conflict("", "pods/binding", old.name(), &why);
     let wanted = binding.uid();
     if !wanted.is_empty() && wanted != old.uid() {
-        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {}", old.uid());
+        let why =
+            format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {}", old.uid());
         return Err(conflict(why).into());
     }
     if old.deleting() {
-        return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", old.name())).into());
+        return Err(
+            conflict(format!("pod {} is being deleted, cannot be assigned to a host", old.name())).into()
+        );
     }
     if let Some(node) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
         return Err(conflict(format!("pod {} is already assigned to node {node:?}", old.name())).into());
@@ -120,7 +123,10 @@ mod tests {
         for (binding, text) in [
             (json!({"metadata": {"name": "q"}, "target": {"name": "n"}}), "does not match name"),
             (json!({"metadata": {"name": "p"}, "target": {}}), "target.name: Required value"),
-            (json!({"metadata": {"name": "p"}, "target": {"kind": "Pod", "name": "n"}}), "target.kind: Unsupported"),
+            (
+                json!({"metadata": {"name": "p"}, "target": {"kind": "Pod", "name": "n"}}),
+                "target.kind: Unsupported",
+            ),
         ] {
             let error = check(&binding, "p", "ns").err().unwrap().to_string();
             assert!(error.contains(text), "{error}");

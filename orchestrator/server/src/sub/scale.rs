@@ -146,7 +146,11 @@ async fn change(
 ) -> Result<Value> {
     let base = write.current().await?;
     let now = timestamp(write.now);
-    let applies = write.call.headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/apply-patch"));
+    let applies = write
+        .call
+        .headers
+        .get("content-type")
+        .is_some_and(|t| t.as_bytes().starts_with(b"application/apply-patch"));
     let plan = |old: &Value, _: &Object| {
         let mut before = of(old)?;
         let bad = |e: loadline_api::patch::managed::ManagedError| Failure::Bare(e.to_string());
@@ -186,7 +190,8 @@ fn check(write: &Write<'_>, scale: &Value, before: &Value) -> Result<()> {
     let name = before.name();
     let version = scale.meta_str("resourceVersion");
     let uid = scale.uid();
-    if (!version.is_empty() && version != before.meta_str("resourceVersion")) || (!uid.is_empty() && uid != before.uid())
+    if (!version.is_empty() && version != before.meta_str("resourceVersion"))
+        || (!uid.is_empty() && uid != before.uid())
     {
         return Err(write.resource.modified(name).into());
     }
@@ -214,6 +219,9 @@ mod tests {
         assert!(scale["metadata"].get("labels").is_none());
         let rc = json!({"metadata": {"name": "r"}, "spec": {"replicas": 0, "selector": {"a": "b"}}});
         let scale = of(&rc).unwrap();
-        assert_eq!((&scale["spec"], &scale["status"]), (&json!({}), &json!({"replicas": 0, "selector": "a=b"})));
+        assert_eq!(
+            (&scale["spec"], &scale["status"]),
+            (&json!({}), &json!({"replicas": 0, "selector": "a=b"}))
+        );
     }
 }

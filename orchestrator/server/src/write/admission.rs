@@ -21,6 +21,7 @@ impl Write<'_> {
         }
         let table = self.app.table.load();
         let Some(namespaces) = table.find("", "v1", "namespaces") else { return Ok(()) };
+        self.app.feed.reach(namespaces.cache.written()).await?;
         let mut found = namespaces.cache.get(namespace);
         if found.is_none() {
             self.app.feed.fresh().await?;
@@ -37,7 +38,8 @@ impl Write<'_> {
         if !ending {
             return Ok(());
         }
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
         let kind = &self.resource.kind;
         Err(ApiError::forbidden(kind.group, kind.resource, name, &why)
             .with_cause(Cause {
@@ -61,6 +63,7 @@ impl Write<'_> {
         let table = self.app.table.load();
         let Some(accounts) = table.find("", "v1", "serviceaccounts") else { return Ok(()) };
         let key = Cache::key(namespace, account);
+        self.app.feed.reach(accounts.cache.written()).await?;
         if accounts.cache.get(&key).is_some() {
             return Ok(());
         }

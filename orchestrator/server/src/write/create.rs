@@ -37,6 +37,10 @@ impl Write<'_> {
         let generated = generate_name(&mut obj);
         self.check_namespace(obj.name()).await?;
         self.check_service_account(&obj).await?;
+        if self.resource.is("", "services") {
+            // What deleted Services had is free again.
+            self.app.feed.reach(self.resource.cache.written()).await?;
+        }
         for attempt in 0..NAME_ATTEMPTS {
             let mut candidate = obj.clone();
             if generated && attempt > 0 {
@@ -65,7 +69,8 @@ impl Write<'_> {
             next_generation(&mut obj);
         }
         tidy(&mut obj);
-        let mut errors = meta::validate_create(&obj["metadata"], kind.namespaced, |n| strategy.validate_name(n));
+        let mut errors =
+            meta::validate_create(&obj["metadata"], kind.namespaced, |n| strategy.validate_name(n));
         errors.extend(strategy.validate_create(&obj));
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind.group, kind.kind, obj.name(), &errors).into());
@@ -81,12 +86,16 @@ impl Write<'_> {
             return Ok(Done { body: served, revision: 0 });
         }
         if version_given {
-            return Err(Failure::Bare("resourceVersion should not be set on objects to be created".to_owned()));
+            return Err(Failure::Bare(
+                "resourceVersion should not be set on objects to be created".to_owned(),
+            ));
         }
-        let stored = if self.resource.converts() { self.resource.encode_stored(&obj) } else { served.clone() };
+        let stored =
+            if self.resource.converts() { self.resource.encode_stored(&obj) } else { served.clone() };
         let store_key = self.resource.cache.store_key(&key);
         match self.app.store.put(&store_key, stored, Expect::Absent).await {
             Ok(entry) => {
+                self.resource.cache.wrote(entry.mod_revision);
                 if let Some(ticket) = ticket {
                     ticket.written(entry.mod_revision);
                 }

@@ -76,7 +76,11 @@ impl Write<'_> {
             .change(base.clone(), options.dry_run, |old, _| {
                 (marked, remove) = (None, false);
                 self.check_preconditions(old, options)?;
-                let verdict = if namespaces { end_namespace(old, options, self.now) } else { decide(self, old, options) };
+                let verdict = if namespaces {
+                    end_namespace(old, options, self.now)
+                } else {
+                    decide(self, old, options)
+                };
                 Ok(match verdict {
                     Verdict::Pending => {
                         marked = Some(false);
@@ -112,7 +116,11 @@ impl Write<'_> {
         let mut expect = revision;
         loop {
             match self.app.store.delete(&store_key, Expect::Revision(expect)).await {
-                Ok(_) | Err(StoreError::Conflict { current: None }) => return Ok(()),
+                Ok((revision, _)) => {
+                    self.resource.cache.wrote(revision);
+                    return Ok(());
+                }
+                Err(StoreError::Conflict { current: None }) => return Ok(()),
                 Err(StoreError::Conflict { current: Some(entry) }) => {
                     let object = self.resource.cache.object(&entry);
                     let held = object.value().is_ok_and(|v| !v.finalizers().is_empty() || !v.deleting());
@@ -132,7 +140,8 @@ impl Write<'_> {
         let body = bytes::Bytes::from_static(b"{}");
         if !options.dry_run {
             let key = self.resource.cache.store_key(&base.key);
-            self.app.store.delete(&key, Expect::Revision(base.revision)).await?;
+            let (revision, _) = self.app.store.delete(&key, Expect::Revision(base.revision)).await?;
+            self.resource.cache.wrote(revision);
         }
         Ok((Done { body, revision: base.revision }, false))
     }
@@ -140,7 +149,12 @@ impl Write<'_> {
     fn check_preconditions(&self, old: &Value, options: &DeleteOptions) -> Result<()> {
         let kind = &self.resource.kind;
         let checks = [
-            ("UID", options.uid.as_deref(), old.uid(), "The object might have been deleted and then recreated"),
+            (
+                "UID",
+                options.uid.as_deref(),
+                old.uid(),
+                "The object might have been deleted and then recreated",
+            ),
             (
                 "ResourceVersion",
                 options.version.as_deref(),
@@ -358,7 +372,8 @@ mod tests {
             let Verdict::Mark(marked) = plan(&free, &options, None, false, NOW) else { panic!() };
             assert_eq!(marked.finalizers(), [finalizer]);
         }
-        let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+        let options =
+            DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
         assert_eq!(plan(&free, &options, None, true, NOW), Verdict::Remove);
         assert!(matches!(plan(&free, &default, None, true, NOW), Verdict::Mark(_)));
     }

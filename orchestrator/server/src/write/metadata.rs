@@ -93,7 +93,10 @@ pub(crate) fn next_generation(obj: &mut Value) {
 pub(crate) fn tidy(obj: &mut Value) {
     let meta = obj.meta_mut();
     for field in ["labels", "annotations"] {
-        if meta.get(field).is_some_and(|v| v.is_null() || v.as_object().is_some_and(serde_json::Map::is_empty)) {
+        if meta
+            .get(field)
+            .is_some_and(|v| v.is_null() || v.as_object().is_some_and(serde_json::Map::is_empty))
+        {
             meta.remove(field);
         }
     }

@@ -49,14 +49,18 @@ impl Patch {
         Ok(match ty {
             BodyType::JsonPatch => (Self::Json(bytes), Vec::new()),
             BodyType::MergePatch => (Self::Merge(patch::merge::decode(&bytes)?), duplicates(&bytes)),
-            BodyType::StrategicMergePatch => (Self::Strategic(patch::merge::decode(&bytes)?), duplicates(&bytes)),
+            BodyType::StrategicMergePatch => {
+                (Self::Strategic(patch::merge::decode(&bytes)?), duplicates(&bytes))
+            }
             _ => {
                 let text = std::str::from_utf8(&bytes)
                     .map_err(|_| ApiError::bad_request("error decoding YAML: invalid UTF-8"))?;
                 let document = loadline_api::yaml::parse(text)
                     .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
                 if !document.value.is_object() {
-                    return Err(ApiError::bad_request("error decoding YAML: the document is not an object").into());
+                    return Err(
+                        ApiError::bad_request("error decoding YAML: the document is not an object").into()
+                    );
                 }
                 (Self::Apply(document.value), document.duplicates)
             }
@@ -105,7 +109,10 @@ impl Patch {
 
 fn duplicates(bytes: &[u8]) -> Vec<String> {
     let paths = decode::parse(bytes).map(|(_, twice)| twice).unwrap_or_default();
-    paths.into_iter().map(|p| if p.starts_with("duplicate") { p } else { format!("duplicate field {p:?}") }).collect()
+    paths
+        .into_iter()
+        .map(|p| if p.starts_with("duplicate") { p } else { format!("duplicate field {p:?}") })
+        .collect()
 }
 
 impl Write<'_> {
@@ -173,7 +180,10 @@ impl Write<'_> {
             return Err(missing);
         }
         if !applied.uid().is_empty() {
-            let why = format!("uid mismatch: the provided object specified uid {}, and no existing object was found", applied.uid());
+            let why = format!(
+                "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                applied.uid()
+            );
             return Err(self.resource.conflict(&self.call.path.name, &why).into());
         }
         let mut obj = self.owners(&options.manager, "").apply(None, applied, options.force)?;

@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use loadline_api::rules::meta;
 use loadline_api::field::FieldError;
+use loadline_api::rules::meta;
 use loadline_api::status::ApiError;
 use serde_json::{Value, json};
 
@@ -47,7 +47,9 @@ impl Write<'_> {
             Ok(base) => base,
             Err(missing) => {
                 let creates = *part == Part::Whole && self.resource.kind.strategy.allow_create_on_update();
-                if !creates || !matches!(&missing, Failure::Api(e) if e.reason == loadline_api::status::Reason::NotFound) {
+                if !creates
+                    || !matches!(&missing, Failure::Api(e) if e.reason == loadline_api::status::Reason::NotFound)
+                {
                     return Err(missing);
                 }
                 return self.create_on_update(obj, decoded.warnings, &options, accepted).await;
@@ -73,7 +75,10 @@ impl Write<'_> {
         accepted: Accepted,
     ) -> Result<HttpResponse> {
         if !obj.uid().is_empty() {
-            return Err(self.resource.conflict(&self.call.path.name, "Precondition failed: the object does not exist").into());
+            return Err(self
+                .resource
+                .conflict(&self.call.path.name, "Precondition failed: the object does not exist")
+                .into());
         }
         super::metadata::settle_namespace(&mut obj, &self.call.path.namespace)?;
         obj.meta_mut().remove("resourceVersion");
@@ -117,11 +122,14 @@ impl Write<'_> {
         let (name, namespace) = (&self.call.path.name, &self.call.path.namespace);
         let own = obj.name();
         if own.is_empty() {
-            let message = format!("the name of the object ({name} based on URL) was undeterminable: name must be provided");
+            let message = format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            );
             return Err(ApiError::bad_request(message).into());
         }
         if own != name {
-            let message = format!("the name of the object ({own}) does not match the name on the URL ({name})");
+            let message =
+                format!("the name of the object ({own}) does not match the name on the URL ({name})");
             return Err(ApiError::bad_request(message).into());
         }
         let own = obj.meta_str("namespace");
@@ -154,9 +162,9 @@ impl Write<'_> {
         let given = if given.is_empty() {
             0
         } else {
-            given.parse::<u64>().map_err(|_| {
-                Failure::Bare(format!("strconv.ParseUint: parsing {given:?}: invalid syntax"))
-            })?
+            given
+                .parse::<u64>()
+                .map_err(|_| Failure::Bare(format!("strconv.ParseUint: parsing {given:?}: invalid syntax")))?
         };
         if given == 0 {
             if kind.strategy.allow_unconditional_update() {
@@ -249,4 +257,3 @@ fn finalize(new: &mut Value, old: &Value) {
         spec.remove("finalizers");
     }
 }
-
