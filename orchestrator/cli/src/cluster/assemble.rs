@@ -53,14 +53,14 @@ impl ControlPlane {
         let scope = Scope::new();
 
         let metrics = roles.contains(&Role::Metrics).then(loadline_metrics::Metrics::new);
-        //AS let autoscaler = roles.contains(&Role::Autoscaler).then(loadline_autoscaler::Autoscaler::new);
+        let autoscaler = roles.contains(&Role::Autoscaler).then(loadline_autoscaler::Autoscaler::new);
         let mut config = loadline_server::Config::new(args.listen, &args.data_dir);
         config.token_auth_file.clone_from(&args.token_auth_file);
         config.service_cidr = (args.service_cidr.network(), args.service_cidr.prefix_len());
         config.advertise = Some(super::primary_address());
         config.extra_sans = vec![super::primary_address().to_string()];
         config.delegates.extend(metrics.iter().flat_map(|m| m.delegates()).map(delegate));
-        //AS config.delegates.extend(autoscaler.iter().flat_map(|a| a.delegates()).map(delegate));
+        config.delegates.extend(autoscaler.iter().flat_map(|a| a.delegates()).map(delegate));
         let server = Server::start(config, store).await.context("starting the API server")?;
         let pki = server.pki().clone();
 
@@ -85,9 +85,9 @@ impl ControlPlane {
             let tls = kubelet_client_tls(&pki)?;
             metrics.start(&scope, local(METRICS_USER), tls);
         }
-        //AS if let Some(autoscaler) = autoscaler {
-        //AS     autoscaler.start(&scope, local("system:loadline-autoscaler"));
-        //AS }
+        if let Some(autoscaler) = autoscaler {
+            autoscaler.start(&scope, local("system:loadline-autoscaler"));
+        }
         let plane = Self { server, pki, scope, embedded, compactor };
         plane.write_kubeconfig(&args.data_dir)?;
         Ok(plane)
