@@ -136,8 +136,10 @@ impl App {
             Target::Resource(path) => {
                 let verb = verb(request.method(), &path, &query).ok_or_else(Failure::method_not_allowed)?;
                 seen.verb = verb;
+                // Whoever runs commands in a pod must be allowed to create there, whatever the method.
+                let runs = matches!(path.subresource.as_str(), "exec" | "attach" | "portforward");
                 let target = Target::Resource(path);
-                authorize(&identity, verb, &target)?;
+                authorize(&identity, if runs { "create" } else { verb }, &target)?;
                 let Target::Resource(path) = target else { return Err(Failure::NoPage) };
                 self.resource(path, query, identity, verb, local, request, seen).await
             }

@@ -15,6 +15,7 @@ mod bootstrap;
 mod cache;
 mod codec;
 mod discovery;
+mod expiry;
 mod feed;
 mod filter;
 mod health;

@@ -113,6 +113,7 @@ impl Server {
         let mut server = Self { app, addr, pki, listener: Some(listener), background: Vec::new() };
         server.background.append(&mut background);
         server.loaded().await;
+        server.background.push(tokio::spawn(crate::expiry::run(server.app.clone())));
         if config.bootstrap {
             bootstrap::run(&server.app, &config).await.map_err(StartError::Bootstrap)?;
         }

@@ -41,14 +41,15 @@ impl Write<'_> {
             // What deleted Services had is free again.
             self.app.feed.reach(self.resource.cache.written()).await?;
         }
-        for attempt in 0..NAME_ATTEMPTS {
-            let mut candidate = obj.clone();
-            if generated && attempt > 0 {
-                candidate.set_meta("name", Value::from(""));
-                generate_name(&mut candidate);
-            }
-            match self.insert_once(candidate, dry_run, warnings).await {
-                Err(Failure::Api(error)) if generated && error.reason == Reason::AlreadyExists => {}
+        if !generated {
+            return self.insert_once(obj, dry_run, warnings).await;
+        }
+        for _ in 0..NAME_ATTEMPTS {
+            match self.insert_once(obj.clone(), dry_run, warnings).await {
+                Err(Failure::Api(error)) if error.reason == Reason::AlreadyExists => {
+                    obj.set_meta("name", Value::from(""));
+                    generate_name(&mut obj);
+                }
                 other => return other,
             }
         }

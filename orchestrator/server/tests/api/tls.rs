@@ -99,6 +99,23 @@ async fn foreign_certificates_are_refused() {
 }
 
 #[tokio::test]
+async fn too_many_at_once_are_asked_to_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens.csv");
+    std::fs::write(&tokens, "s3cret,admin,1,\"system:masters\"\n").unwrap();
+    let cluster = Cluster::start_in(dir, |c| {
+        c.token_auth_file = Some(tokens);
+        c.limits.reads_in_flight = 0;
+    })
+    .await;
+    let answer = ask(&cluster, None, "/api/v1/nodes", "Authorization: Bearer s3cret\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: 1"), "{answer}");
+    // Health is never turned away, nor are the components of this process.
+    assert!(ask(&cluster, None, "/readyz", "").await.starts_with("HTTP/1.1 200"));
+    cluster.admin().get("/api/v1/nodes").await.expect(200);
+}
+
+#[tokio::test]
 async fn slow_bodies_do_not_wait_for_ever() {
     let cluster = cluster().await;
     let mut stream = connect(&cluster, None).await.unwrap();
