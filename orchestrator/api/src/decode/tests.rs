@@ -1,3 +1,5 @@
+//! Wrong and odd bodies, and what decoding says to them.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The OpenAPI documents against what clients look for in them.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Server-side apply: owners, conflicts and removals, case by case.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! YAML as people write it, read and written back.
+
 use proptest::prelude::*;
 use serde_json::json;
 

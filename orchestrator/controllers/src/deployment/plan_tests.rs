@@ -1,3 +1,5 @@
+//! What a Deployment's plan does in each situation.
+
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Which slices a Service's pods make.
+
 use serde_json::{Value, json};
 
 use super::super::legacy;

@@ -1,3 +1,5 @@
+//! What is collected for which owners, in which way.
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;

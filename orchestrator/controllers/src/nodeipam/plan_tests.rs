@@ -1,3 +1,5 @@
+//! Which ranges nodes get.
+
 use serde_json::json;
 
 use super::*;

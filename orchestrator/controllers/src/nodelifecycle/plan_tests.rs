@@ -1,3 +1,5 @@
+//! When nodes are given up and taken back.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Which pods nobody needs any more.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Which pods a ReplicaSet creates and deletes.
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Which pods a taint evicts, and when.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
