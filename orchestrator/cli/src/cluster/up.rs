@@ -126,8 +126,11 @@ async fn nodes_ready(scope: &Scope, client: kube::Client, names: &[String]) -> R
     let (sender, mut ready) = tokio::sync::mpsc::unbounded_channel();
     nodes.on_change(move |change| {
         let node = change.object();
-        let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
-        if conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True") {
+        let mut conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let ready = conditions.any(|c| c.type_ == "Ready" && c.status == "True");
+        // The node controller takes this taint a moment later; until then nothing is scheduled there.
+        let mut taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+        if ready && !taints.any(|t| t.key == "node.kubernetes.io/not-ready") {
             // The receiver is gone once all are ready.
             let _ = sender.send(node.name_any());
         }
