@@ -278,6 +278,51 @@ fn kinds_of_our_own_have_no_such_form() {
     }
 }
 
+/// The bodies of `kubectl.txt`, each as its command, its JSON and its bytes.
+fn recorded() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let lines: Vec<_> = include_str!("kubectl.txt").lines().filter(|l| !l.starts_with('#')).collect();
+    let hex = |text: &str| {
+        let pair = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(pair).collect()
+    };
+    lines.chunks(3).map(|c| (c[0], c[1], hex(c[2]))).collect()
+}
+
+/// The row of the kind that a JSON document says it is.
+fn row(json: &str) -> std::sync::Arc<crate::kinds::Kind> {
+    let document: Value = serde_json::from_str(json).unwrap();
+    let (group, version) = crate::kinds::split_api_version(document["apiVersion"].as_str().unwrap());
+    let kinds = Registry::builtin().snapshot();
+    kinds.kind(group, version, document["kind"].as_str().unwrap()).unwrap().clone()
+}
+
+#[test]
+fn what_kubectl_sends_is_what_it_prints() {
+    let kinds = Registry::builtin().snapshot();
+    for (command, json, body) in recorded() {
+        let row = row(json);
+        let want = decode::body(&kinds, Expected::from(&*row), json.as_bytes()).unwrap();
+        let got = decode::protobuf_body(&kinds, Expected::from(&*row), &body).unwrap();
+        assert_eq!(got, want, "{command}");
+    }
+}
+
+#[test]
+fn cut_and_changed_bodies_are_read_or_refused() {
+    let kinds = Registry::builtin().snapshot();
+    for (_, json, body) in recorded() {
+        let row = row(json);
+        for at in 0..body.len() {
+            let _ = decode::protobuf_body(&kinds, Expected::from(&*row), &body[..at]);
+            for bit in 0..8 {
+                let mut changed = body.clone();
+                changed[at] ^= 1 << bit;
+                let _ = decode::protobuf_body(&kinds, Expected::from(&*row), &changed);
+            }
+        }
+    }
+}
+
 mod random {
     use proptest::prelude::*;
 
