@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::response::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use loadline_api::status::ApiError;
 use loadline_client::Delegated;
 use serde_json::{Value, json};
 
@@ -38,8 +40,9 @@ fn router(group: &str, version: &str, resource: &str, kind: Kind, ring: Arc<Ring
 async fn decisions(
     State((kind, ring)): State<(Kind, Arc<Ring>)>,
     Path((namespace, name)): Path<(String, String)>,
-) -> Json<Value> {
-    let entries = ring.get(&Key { kind, namespace, name });
+) -> Response {
+    let key = Key { kind, namespace, name };
+    let Some(entries) = ring.get(&key) else { return not_found(&key) };
     let items: Vec<Value> = entries.iter().map(|e| item(e)).collect();
     Json(json!({
         "kind": "DecisionList",
@@ -47,6 +50,20 @@ async fn decisions(
         "metadata": {},
         "items": items,
     }))
+    .into_response()
+}
+
+fn not_found(key: &Key) -> Response {
+    let (group, resource) = match key.kind {
+        Kind::Hpa => ("autoscaling", "horizontalpodautoscalers"),
+        Kind::ScalingPolicy => ("autoscaling.loadline.io", "scalingpolicies"),
+    };
+    let error = ApiError::not_found(group, resource, &key.name);
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": error.message,
+        "reason": error.reason, "details": error.details, "code": 404,
+    });
+    (StatusCode::NOT_FOUND, Json(body)).into_response()
 }
 
 fn item(entry: &Entry) -> Value {

@@ -106,6 +106,7 @@ impl Shared {
         if let Some(task) = tasks.get(&key) {
             task.notify_one();
         } else if self.object(&key).is_some() {
+            self.ring.open(&key);
             let notify = Arc::new(Notify::new());
             tasks.insert(key.clone(), notify.clone());
             scope.spawn_short(worker::run(self.clone(), key, notify));

@@ -81,7 +81,8 @@ fn finish(policy: &Policy, record: &Record, current: i32, desired: i32, mut deci
         status.desired_replicas = desired;
     }
     let what = std::mem::take(&mut decision.summary);
-    let change = if desired == current { format!("stays at {current}") } else { format!("{current} → {desired}") };
+    let change =
+        if desired == current { format!("stays at {current}") } else { format!("{current} → {desired}") };
     let last = decision.clamps.last().map_or_else(String::new, |c| format!(" ({})", c.rule));
     decision.summary = if what.is_empty() { change } else { format!("{what}: {change}{last}") };
     if let Some(hold) = decision.hold {

@@ -1,6 +1,8 @@
 //! What is asked for, resolved once from the API's objects.
 
-use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec, MetricTarget, ResourceMetricSource};
+use k8s_openapi::api::autoscaling::v2::{
+    HorizontalPodAutoscaler, MetricSpec, MetricTarget, ResourceMetricSource,
+};
 use loadline_api::own::ScalingPolicy;
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +59,8 @@ pub(crate) fn metrics(hpa: &HorizontalPodAutoscaler) -> Vec<MetricSpec> {
     if !given.is_empty() {
         return given;
     }
-    let target = MetricTarget { type_: "Utilization".to_owned(), average_utilization: Some(80), ..Default::default() };
+    let target =
+        MetricTarget { type_: "Utilization".to_owned(), average_utilization: Some(80), ..Default::default() };
     vec![MetricSpec {
         type_: "Resource".to_owned(),
         resource: Some(ResourceMetricSource { name: "cpu".to_owned(), target }),

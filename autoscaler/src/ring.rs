@@ -65,7 +65,8 @@ impl Ring {
         let ring = rings.entry(key.clone()).or_default();
         let oldest = entry.record.time - KEEP_MS;
         ring.push_back(entry);
-        let count = |ring: &VecDeque<Arc<Entry>>, change| ring.iter().filter(|e| e.is_change() == change).count();
+        let count =
+            |ring: &VecDeque<Arc<Entry>>, change| ring.iter().filter(|e| e.is_change() == change).count();
         if count(ring, false) > NO_OPS {
             drop_first(ring, false);
         }
@@ -77,9 +78,14 @@ impl Ring {
         }
     }
 
-    /// Oldest first.
-    pub fn get(&self, key: &Key) -> Vec<Arc<Entry>> {
-        self.lock().get(key).map(|ring| ring.iter().cloned().collect()).unwrap_or_default()
+    /// From now on the object is known, even before it decides.
+    pub fn open(&self, key: &Key) {
+        self.lock().entry(key.clone()).or_default();
+    }
+
+    /// Oldest first; none if the object is not known.
+    pub fn get(&self, key: &Key) -> Option<Vec<Arc<Entry>>> {
+        self.lock().get(key).map(|ring| ring.iter().cloned().collect())
     }
 
     pub fn remove(&self, key: &Key) {
@@ -121,13 +127,18 @@ mod tests {
         for i in 1..1000 {
             ring.push(&key, entry(i * 1000, i == 2));
         }
-        let kept = ring.get(&key);
+        let kept = ring.get(&key).unwrap();
         assert_eq!(kept.iter().filter(|e| !e.is_change()).count(), NO_OPS);
-        assert_eq!(kept.iter().filter(|e| e.is_change()).map(|e| e.record.time).collect::<Vec<_>>(), [0, 2000]);
+        assert_eq!(
+            kept.iter().filter(|e| e.is_change()).map(|e| e.record.time).collect::<Vec<_>>(),
+            [0, 2000]
+        );
         assert!(kept.is_sorted_by_key(|e| e.record.time));
         ring.push(&key, entry(KEEP_MS + 1500, false));
-        assert_eq!(ring.get(&key)[0].record.time, 2000, "older than a day");
+        assert_eq!(ring.get(&key).unwrap()[0].record.time, 2000, "older than a day");
         ring.remove(&key);
-        assert!(ring.get(&key).is_empty());
+        assert_eq!(ring.get(&key), None);
+        ring.open(&key);
+        assert_eq!(ring.get(&key), Some(Vec::new()));
     }
 }

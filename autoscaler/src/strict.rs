@@ -114,7 +114,12 @@ fn out_of_range(mut decision: Decision, record: &Record, to: i32, which: &str) -
     let current = decision.current;
     let reason = format!("Current number of replicas {which}");
     decision.summary = format!("{reason}: {current} → {to}");
-    decision.clamp("range", current, to, "the count is moved into minReplicas … maxReplicas before anything else");
+    decision.clamp(
+        "range",
+        current,
+        to,
+        "the count is moved into minReplicas … maxReplicas before anything else",
+    );
     decision.change_to(to, reason);
     zero_condition(&mut decision, record);
     decision.status = Some(Status { current_replicas: current, desired_replicas: to, current_metrics: None });
@@ -163,7 +168,9 @@ fn by_metrics(
 
 fn summary(decision: &Decision, current: i32, desired: i32) -> String {
     let winner = decision.candidates.iter().find(|c| Some(&c.metric) == decision.winner.as_ref());
-    let measured = winner.map_or_else(String::new, |w| format!("{} {} against a target of {}", w.metric, w.measured, w.target));
+    let measured = winner.map_or_else(String::new, |w| {
+        format!("{} {} against a target of {}", w.metric, w.measured, w.target)
+    });
     let limited = decision.clamps.last().map_or_else(String::new, |c| format!(" ({})", c.rule));
     if desired == current {
         format!("{measured}: stays at {current}{limited}")
@@ -197,7 +204,8 @@ pub(crate) fn selector(record: &Record, scale: &Scale, decision: &mut Decision) 
         return Err("selector is required".to_owned());
     }
     if let Err(error) = Selector::parse(&scale.selector) {
-        let message = format!("couldn't convert selector into a corresponding internal selector object: {error}");
+        let message =
+            format!("couldn't convert selector into a corresponding internal selector object: {error}");
         decision.warn("InvalidSelector", message.as_str());
         decision.condition(ACTIVE, false, "InvalidSelector", message.as_str());
         return Err(message);
@@ -207,8 +215,11 @@ pub(crate) fn selector(record: &Record, scale: &Scale, decision: &mut Decision) 
         let policies = rivals.iter().any(|r| r.kind != "HorizontalPodAutoscaler");
         let names: Vec<&str> = rivals.iter().map(|r| r.name.as_str()).collect();
         let kind = if policies { "autoscalers" } else { "HPAs" };
-        let message =
-            format!("pods by selector {} are controlled by multiple {kind}: also by [{}]", scale.selector, names.join(" "));
+        let message = format!(
+            "pods by selector {} are controlled by multiple {kind}: also by [{}]",
+            scale.selector,
+            names.join(" ")
+        );
         decision.warn("AmbiguousSelector", message.as_str());
         decision.condition(ACTIVE, false, "AmbiguousSelector", message.as_str());
         return Err(message);

@@ -57,7 +57,14 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     }
 });
 
-pub(crate) fn decided(key: &Key, profile: &str, record: &Record, decision: &Decision, refused: bool, seconds: f64) {
+pub(crate) fn decided(
+    key: &Key,
+    profile: &str,
+    record: &Record,
+    decision: &Decision,
+    refused: bool,
+    seconds: f64,
+) {
     let action = match &decision.rescale {
         Some(_) if refused => "failed",
         Some(rescale) if rescale.to > decision.current => "up",

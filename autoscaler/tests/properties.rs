@@ -1,5 +1,7 @@
 //! What holds for every input.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test may panic")]
+
 #[path = "support/build.rs"]
 mod build;
 
@@ -12,43 +14,53 @@ use serde_json::json;
 
 fn records() -> impl Strategy<Value = Record> {
     let one = (0..2_000_i64, prop_oneof![Just(100_i64), 1..500_i64], 0..40_000_i64, 0..5_u8, 0..400_000_i64);
-    (0..60_i32, prop::collection::vec(one, 0..30), prop::option::of(50..1_000_i64)).prop_map(|(current, pods, limit)| {
-        let mut record = even(0, 0);
-        if let loadline_autoscaler::record::Read::Value(scale) = &mut record.scale {
-            scale.spec_replicas = current;
-            scale.status_replicas = current;
-        }
-        for (i, (used, request, age, kind, started)) in pods.into_iter().enumerate() {
-            let mut p = pod(&format!("p{i}"), used, request);
-            p.sample.as_mut().unwrap().age = age;
-            match kind {
-                0 => p.sample = None,
-                1 => p.phase = "Pending".to_owned(),
-                2 => p.started_ago = Some(started),
-                3 => p.ready.as_mut().unwrap().status = "False".to_owned(),
-                _ => {}
+    (0..60_i32, prop::collection::vec(one, 0..30), prop::option::of(50..1_000_i64)).prop_map(
+        |(current, pods, limit)| {
+            let mut record = even(0, 0);
+            if let loadline_autoscaler::record::Read::Value(scale) = &mut record.scale {
+                scale.spec_replicas = current;
+                scale.status_replicas = current;
             }
-            record.pods.push(p);
-        }
-        match limit {
-            Some(limit) => with_limit(record, limit),
-            None => record,
-        }
-    })
+            for (i, (used, request, age, kind, started)) in pods.into_iter().enumerate() {
+                let mut p = pod(&format!("p{i}"), used, request);
+                p.sample.as_mut().unwrap().age = age;
+                match kind {
+                    0 => p.sample = None,
+                    1 => p.phase = "Pending".to_owned(),
+                    2 => p.started_ago = Some(started),
+                    3 => p.ready.as_mut().unwrap().status = "False".to_owned(),
+                    _ => {}
+                }
+                record.pods.push(p);
+            }
+            match limit {
+                Some(limit) => with_limit(record, limit),
+                None => record,
+            }
+        },
+    )
 }
 
 fn states() -> impl Strategy<Value = State> {
     let events = || prop::collection::vec((0..400_000_i64, 0..10_i32), 0..5);
-    (prop::collection::vec((0..400_000_i64, 0..60_i32), 0..10), events(), events(), 0..400_000_i64, any::<bool>()).prop_map(
-        |(recommendations, ups, downs, since, held)| State {
+    (
+        prop::collection::vec((0..400_000_i64, 0..60_i32), 0..10),
+        events(),
+        events(),
+        0..400_000_i64,
+        any::<bool>(),
+    )
+        .prop_map(|(recommendations, ups, downs, since, held)| State {
             since: NOW - since,
-            recommendations: recommendations.into_iter().map(|(ago, replicas)| Recommendation { at: NOW - ago, replicas }).collect(),
+            recommendations: recommendations
+                .into_iter()
+                .map(|(ago, replicas)| Recommendation { at: NOW - ago, replicas })
+                .collect(),
             ups: ups.into_iter().map(|(ago, change)| ScaleEvent { at: NOW - ago, change }).collect(),
             downs: downs.into_iter().map(|(ago, change)| ScaleEvent { at: NOW - ago, change }).collect(),
             hold: held.then_some(Hold { since: NOW - 1, until: NOW + 1, replicas: 3 }),
             ..State::default()
-        },
-    )
+        })
 }
 
 fn policies() -> impl Strategy<Value = Policy> {

@@ -1,5 +1,7 @@
 //! First decisions of the real HorizontalPodAutoscaler controller, where the folder with them is present.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test may panic")]
+
 use std::path::Path;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -13,7 +15,10 @@ const NOW: i64 = 1_800_000_000_000;
 fn decides_as_upstream() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/hpa/cases.json");
     let Ok(text) = std::fs::read_to_string(&path) else {
-        println!("SKIPPED: no {}; the strict profile is not compared with the real controller", path.display());
+        println!(
+            "SKIPPED: no {}; the strict profile is not compared with the real controller",
+            path.display()
+        );
         return;
     };
     let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
@@ -36,7 +41,11 @@ fn check(case: &Value) -> Vec<String> {
     };
     let status = decision.status.clone().unwrap();
     let current = decision.current;
-    compare("replicas", json!(decision.rescale.as_ref().map_or(current, |r| r.to)), want["newSpecReplicas"].clone());
+    compare(
+        "replicas",
+        json!(decision.rescale.as_ref().map_or(current, |r| r.to)),
+        want["newSpecReplicas"].clone(),
+    );
     compare("desired", json!(status.desired_replicas), want["desiredReplicas"].clone());
     compare("current", json!(status.current_replicas), want["currentReplicas"].clone());
     compare("metrics", json!(status.current_metrics), want["currentMetrics"].clone());

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::{ListableResource, Metadata, NamespaceResourceScope, Resource};
 use kube::Resource as _;
 use loadline_api::own::{Mode, ScalingPolicy};
+use loadline_api::selector::Selector;
 use serde::Deserialize;
 
 use crate::amount::milli;
@@ -91,6 +92,11 @@ pub(crate) struct PodView {
 }
 
 impl PodView {
+    pub(crate) fn selected(&self, selector: &Selector) -> bool {
+        let none = std::collections::BTreeMap::new();
+        selector.matches(self.metadata.labels.as_ref().unwrap_or(&none))
+    }
+
     /// The pod as a decision at `now` sees it, without a sample.
     pub(crate) fn seen(&self, now: Timestamp) -> Pod {
         let ago = |t: Timestamp| now.as_millisecond() - t.as_millisecond();
@@ -221,8 +227,5 @@ fn amounts(resources: Option<&ResourceRequirements>) -> (Amounts, Amounts) {
     let of = |list: Option<&std::collections::BTreeMap<String, _>>| {
         list.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), milli(v)?))).collect()
     };
-    (
-        of(resources.and_then(|r| r.requests.as_ref())),
-        of(resources.and_then(|r| r.limits.as_ref())),
-    )
+    (of(resources.and_then(|r| r.requests.as_ref())), of(resources.and_then(|r| r.limits.as_ref())))
 }

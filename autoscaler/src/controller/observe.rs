@@ -1,6 +1,6 @@
 //! Gathers the record of one decision.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1;
@@ -8,11 +8,11 @@ use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
 use loadline_api::selector::Selector;
 
 use super::Shared;
-use super::objects::Object;
+use super::objects::{Object, PodView};
 use super::target::spec_replicas;
 use crate::fast::WINDOW_S;
 use crate::policy::Policy;
-use crate::record::{Pod, Previous, Read, Record, Rival, Scale};
+use crate::record::{Previous, Read, Record, Rival, Scale};
 use crate::ring::{Key, Kind};
 
 /// The record, and the scale that it came from, for writing.
@@ -24,7 +24,8 @@ pub(super) async fn observe(
 ) -> (Record, Option<v1::Scale>) {
     let target = object.target();
     let scale = shared.targets.scale(&key.namespace, &target).await;
-    let mut record = Record { previous: previous(object), hold_until: object.hold_until(), ..Record::default() };
+    let mut record =
+        Record { previous: previous(object), hold_until: object.hold_until(), ..Record::default() };
     let scale = match scale {
         Ok(scale) => scale,
         Err(error) => {
@@ -53,8 +54,9 @@ pub(super) async fn observe(
         selector: text,
     });
     if let Some(selector) = selector {
-        record.pods = pods(shared, &key.namespace, &selector, now);
-        record.rivals = rivals(shared, key, object, &target, &selector);
+        let selected = pods(shared, &key.namespace, &selector);
+        record.pods = selected.iter().map(|p| p.seen(now)).collect();
+        record.rivals = rivals(shared, key, object, &target, &selector, &selected);
     }
     match metrics {
         Ok(snapshot) => {
@@ -67,17 +69,11 @@ pub(super) async fn observe(
     (record, Some(scale))
 }
 
-fn pods(shared: &Shared, namespace: &str, selector: &Selector, now: Timestamp) -> Vec<Pod> {
-    let none = std::collections::BTreeMap::new();
-    let mut pods: Vec<Pod> = shared
-        .pods
-        .all()
-        .iter()
-        .filter(|p| p.metadata.namespace.as_deref() == Some(namespace))
-        .filter(|p| selector.matches(p.metadata.labels.as_ref().unwrap_or(&none)))
-        .map(|p| p.seen(now))
-        .collect();
-    pods.sort_by(|a, b| a.name.cmp(&b.name));
+/// By name, so that a record does not depend on the order of the cache.
+fn pods(shared: &Shared, namespace: &str, selector: &Selector) -> Vec<Arc<PodView>> {
+    let mut pods = shared.pods.all();
+    pods.retain(|p| p.metadata.namespace.as_deref() == Some(namespace) && p.selected(selector));
+    pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     pods
 }
 
@@ -88,21 +84,14 @@ fn rivals(
     object: &Object,
     target: &CrossVersionObjectReference,
     selector: &Selector,
+    pods: &[Arc<PodView>],
 ) -> Vec<Rival> {
     let mut selectors = shared.selectors.lock().unwrap_or_else(PoisonError::into_inner);
     selectors.insert(key.clone(), selector.clone());
     if !object.acts() {
         return Vec::new();
     }
-    let none = std::collections::BTreeMap::new();
-    let overlap = |other: &Selector| {
-        shared.pods.all().iter().any(|p| {
-            let labels = p.metadata.labels.as_ref().unwrap_or(&none);
-            p.metadata.namespace.as_deref() == Some(&key.namespace)
-                && selector.matches(labels)
-                && other.matches(labels)
-        })
-    };
+    let overlap = |other: &Selector| pods.iter().any(|p| p.selected(other));
     let mut rivals = Vec::new();
     for (kind, other) in others(shared, &key.namespace) {
         let name = other.meta().name.clone().unwrap_or_default();

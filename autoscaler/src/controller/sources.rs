@@ -101,7 +101,12 @@ impl Sources {
         })
     }
 
-    async fn pods_metric(&self, namespace: &str, selector: &str, metric: &MetricIdentifier) -> Result<Reading, String> {
+    async fn pods_metric(
+        &self,
+        namespace: &str,
+        selector: &str,
+        metric: &MetricIdentifier,
+    ) -> Result<Reading, String> {
         let items = self.custom(namespace, "pods", "*", metric, Some(selector)).await?;
         Ok(Reading::Pods(items.into_iter().collect()))
     }
@@ -139,7 +144,8 @@ impl Sources {
 
     async fn external_metric(&self, namespace: &str, metric: &MetricIdentifier) -> Result<Reading, String> {
         let failed = |e: String| format!("unable to fetch metrics from external metrics API: {e}");
-        let query: Vec<_> = metric_selector(metric).map_err(failed)?.map(|s| ("labelSelector", s)).into_iter().collect();
+        let query: Vec<_> =
+            metric_selector(metric).map_err(failed)?.map(|s| ("labelSelector", s)).into_iter().collect();
         let path = with_query(
             &format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{}", metric.name),
             &query,

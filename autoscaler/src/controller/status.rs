@@ -46,7 +46,8 @@ pub(super) fn scaling_policy(inputs: &Inputs<'_>) -> Value {
     }
     status.insert("observedGeneration".to_owned(), json!(inputs.generation));
     status.insert("holdUntil".to_owned(), json!(decision.hold.map(|h| seconds(h.until))));
-    let time = Timestamp::from_millisecond(inputs.now).map_or_else(|_| when(inputs.now), |t| format!("{t:.6}"));
+    let time =
+        Timestamp::from_millisecond(inputs.now).map_or_else(|_| when(inputs.now), |t| format!("{t:.6}"));
     let last = json!({"time": time, "reason": decision.summary, "replicas": decision.desired});
     status.insert("lastDecision".to_owned(), last);
     status.insert("conditions".to_owned(), inputs.conditions(inputs.generation));
@@ -67,7 +68,10 @@ impl Inputs<'_> {
         let mut all: Vec<Value> = self.old["conditions"].as_array().cloned().unwrap_or_default();
         for new in &self.decision.conditions {
             let old = all.iter_mut().find(|c| c["type"] == new.type_.as_str());
-            let since = old.as_ref().filter(|o| o["status"] == new.status.as_str()).map(|o| o["lastTransitionTime"].clone());
+            let since = old
+                .as_ref()
+                .filter(|o| o["status"] == new.status.as_str())
+                .map(|o| o["lastTransitionTime"].clone());
             let mut condition = json!({
                 "type": new.type_, "status": new.status, "reason": new.reason, "message": new.message,
                 "lastTransitionTime": since.filter(Value::is_string).unwrap_or_else(|| json!(seconds(self.now))),
@@ -126,7 +130,8 @@ mod tests {
     use crate::decision::Status;
 
     fn decision(replicas: i32) -> Decision {
-        let mut decision = Decision { summary: "cpu 50%".to_owned(), desired: replicas, ..Decision::default() };
+        let mut decision =
+            Decision { summary: "cpu 50%".to_owned(), desired: replicas, ..Decision::default() };
         decision.condition("AbleToScale", true, "ReadyForNewScale", "fine");
         decision.status =
             Some(Status { current_replicas: replicas, desired_replicas: replicas, current_metrics: None });

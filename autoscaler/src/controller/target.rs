@@ -14,10 +14,18 @@ pub(crate) enum TargetError {
     NoSuchKind { api_version: String, kind: String },
     #[error("{resource} has no scale subresource")]
     NotScalable { resource: String },
-    #[error("{0}")]
+    #[error("{}", words(.0))]
     Api(#[source] Box<kube::Error>),
     #[error("{resource} {name:?} was scaled to {found} by somebody else meanwhile")]
     Changed { resource: String, name: String, found: i32 },
+}
+
+/// What the server said, without the wrapping that is for programmers.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl From<kube::Error> for TargetError {
@@ -108,7 +116,8 @@ impl Targets {
             return Ok(mapping);
         }
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let missing = || TargetError::NoSuchKind { api_version: api_version.to_owned(), kind: kind.to_owned() };
+        let missing =
+            || TargetError::NoSuchKind { api_version: api_version.to_owned(), kind: kind.to_owned() };
         let list = if group.is_empty() {
             self.client.list_core_api_resources(version).await
         } else {
@@ -118,7 +127,8 @@ impl Targets {
             Err(kube::Error::Api(status)) if status.code == 404 => return Err(missing()),
             other => other?,
         };
-        let found = list.resources.iter().find(|r| r.kind == kind && !r.name.contains('/')).ok_or_else(missing)?;
+        let found =
+            list.resources.iter().find(|r| r.kind == kind && !r.name.contains('/')).ok_or_else(missing)?;
         let scale = format!("{}/scale", found.name);
         let mapping = Mapping {
             resource: ApiResource {

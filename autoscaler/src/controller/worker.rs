@@ -14,10 +14,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::Shared;
 use super::objects::Object;
 use super::observe::observe;
 use super::status::{self, Change, Inputs};
-use super::Shared;
 use crate::policy::Policy;
 use crate::record::Record;
 use crate::ring::{Entry, Key, Kind};
@@ -139,7 +139,12 @@ impl Worker {
         self.warned.retain(|_, at| now - *at < WARN_EVERY);
         for event in &decision.events {
             if !event.warning {
-                self.shared.events.normal(object.reference(), &event.reason, "Scaling", event.message.as_str());
+                self.shared.events.normal(
+                    object.reference(),
+                    &event.reason,
+                    "Scaling",
+                    event.message.as_str(),
+                );
                 continue;
             }
             // Upstream warns on every turn; a turn a second would be noise.
@@ -173,7 +178,12 @@ impl Worker {
             Err(error) => {
                 let Key { namespace, name, .. } = &self.key;
                 warn!(%error, kind = self.key.kind.as_str(), namespace, name, "status not written");
-                self.shared.events.warning(object.reference(), "FailedUpdateStatus", "Scaling", error.to_string());
+                self.shared.events.warning(
+                    object.reference(),
+                    "FailedUpdateStatus",
+                    "Scaling",
+                    error.to_string(),
+                );
             }
         }
     }

@@ -33,18 +33,20 @@ struct Measured {
 }
 
 pub(super) fn measure(policy: &Policy, record: &Record, decision: &mut Decision) -> Demand {
-    let mut demand =
-        Demand { need: None, no_scale_in: unseen(record), statuses: Vec::new(), error: None };
+    let mut demand = Demand { need: None, no_scale_in: unseen(record), statuses: Vec::new(), error: None };
     for objective in &policy.objectives {
         let name = name(objective);
         match one(objective, record) {
             Ok(m) => {
                 let hidden = if m.saturated { ", at the limits: at least a doubling is assumed" } else { "" };
-                decision.details.push(format!("{name} {} against {}{hidden} → {}", m.words, m.target, m.need));
+                decision
+                    .details
+                    .push(format!("{name} {} against {}{hidden} → {}", m.words, m.target, m.need));
                 if demand.need.is_none_or(|need| m.need > need) {
                     demand.need = Some(m.need);
                     decision.winner = Some(name.clone());
-                    decision.summary = format!("{} {} against a target of {}", objective.resource, m.words, m.target);
+                    decision.summary =
+                        format!("{} {} against a target of {}", objective.resource, m.words, m.target);
                     if m.saturated {
                         decision.summary.push_str(", at its limit");
                     }
@@ -134,7 +136,8 @@ fn one(objective: &Objective, record: &Record) -> Result<Measured, String> {
     };
     let per_pod = per_pod.max(1);
     let window = counted.iter().filter_map(|(p, _)| p.sample.as_ref()).map(|s| s.window).max().unwrap_or(0);
-    let rate = if resource == "cpu" { format!(" over {:.0} s", window as f64 / 1000.0) } else { String::new() };
+    let rate =
+        if resource == "cpu" { format!(" over {:.0} s", window as f64 / 1000.0) } else { String::new() };
     // At the limits usage shows only what the pods were given. A target above the limits is no sign of hidden demand.
     let above_target = used * 100 * 10 > per_pod * pods * 11;
     let saturated = above_target && at_limits(&counted, resource, container);
@@ -188,7 +191,8 @@ fn mean_request(pods: &[&Pod], resource: &str, container: Option<&str>) -> Resul
 }
 
 fn at_limits(counted: &[(&Pod, i64)], resource: &str, container: Option<&str>) -> bool {
-    let limited = counted.iter().filter_map(|(p, u)| Some((i128::from(*u), i128::from(p.limit(resource, container)?))));
+    let limited =
+        counted.iter().filter_map(|(p, u)| Some((i128::from(*u), i128::from(p.limit(resource, container)?))));
     let (used, limits) = limited.fold((0, 0), |(u, l), (used, limit)| (u + used, l + limit));
     // Memory does not come back from a limit: there is no hidden demand, there is a killed container.
     resource == "cpu" && limits > 0 && used * 100 >= limits * SATURATED_PER_CENT
@@ -208,7 +212,11 @@ fn status(objective: &Objective, current: MetricValueStatus) -> MetricStatus {
         },
         Some(container) => MetricStatus {
             type_: "ContainerResource".to_owned(),
-            container_resource: Some(ContainerResourceMetricStatus { container: container.clone(), current, name }),
+            container_resource: Some(ContainerResourceMetricStatus {
+                container: container.clone(),
+                current,
+                name,
+            }),
             ..MetricStatus::default()
         },
     }

@@ -93,14 +93,20 @@ fn down(
     let surplus = current - floor;
     let least = (i128::from(current) * i128::from(tolerance) + 999_999_999) / 1_000_000_000;
     if i128::from(surplus) < least.max(1) {
-        let why = format!("the last {} s needed {floor}; a surplus below {} is kept", window / 1000, least.max(1));
+        let why =
+            format!("the last {} s needed {floor}; a surplus below {} is kept", window / 1000, least.max(1));
         return stay("highest recent need", why);
     }
     if state.downs.iter().any(|e| e.at > record.time - STEP_MS) {
         return stay("step", "pods were removed less than 2 s ago".to_owned());
     }
     let step = (i64::from(current) * i64::from(STEP_PER_CENT) / 100).max(1) as i32;
-    decision.clamp("highest recent need", need, floor, format!("the highest of the last {} s", window / 1000));
+    decision.clamp(
+        "highest recent need",
+        need,
+        floor,
+        format!("the highest of the last {} s", window / 1000),
+    );
     let stepped = floor.max(current - step);
     decision.clamp("step", floor, stepped, format!("at most {STEP_PER_CENT} % (at least one pod) every 2 s"));
     let Some(rules) = &policy.down else { return stepped };
@@ -148,5 +154,7 @@ pub(super) fn range(policy: &Policy, desired: i32, decision: &mut Decision) -> i
 }
 
 fn window_message(recent: &str, applied: &str) -> String {
-    format!("recent recommendations were {recent} than current one, applying the {applied} recent recommendation")
+    format!(
+        "recent recommendations were {recent} than current one, applying the {applied} recent recommendation"
+    )
 }

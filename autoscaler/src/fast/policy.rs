@@ -143,7 +143,8 @@ impl Policy {
             periods.max().unwrap_or(0)
         };
         // Scale-in looks at the last steps whatever the behaviour says.
-        let events = period(&self.up).max(period(&self.down)).max(WINDOW_S * 1000).max(super::limits::STEP_MS);
+        let events =
+            period(&self.up).max(period(&self.down)).max(WINDOW_S * 1000).max(super::limits::STEP_MS);
         (window(&self.up).max(self.down_window()), events)
     }
 
@@ -167,7 +168,9 @@ fn objective_of(objective: &own::Objective) -> Result<Objective, &'static str> {
     let resource = objective.resource.as_ref().ok_or("nothing is set")?;
     let target = match (resource.utilization, &resource.average_value) {
         (Some(per_cent), None) if per_cent > 0 => Target::Utilization(per_cent),
-        (None, Some(value)) => Target::AverageValue(milli(value).filter(|v| *v > 0).ok_or("averageValue is not positive")?),
+        (None, Some(value)) => {
+            Target::AverageValue(milli(value).filter(|v| *v > 0).ok_or("averageValue is not positive")?)
+        }
         _ => return Err("set one of utilization and averageValue"),
     };
     Ok(Objective { resource: resource.name.clone(), container: None, target })

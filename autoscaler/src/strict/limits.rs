@@ -56,13 +56,7 @@ fn highest(now: i64, state: &State, current: i32, proposal: i32) -> (i32, &'stat
 }
 
 /// With behaviour: the current count, moved into what the windows of both directions have recommended.
-fn between(
-    behavior: &Behavior,
-    now: i64,
-    state: &State,
-    current: i32,
-    proposal: i32,
-) -> (i32, &'static str) {
+fn between(behavior: &Behavior, now: i64, state: &State, current: i32, proposal: i32) -> (i32, &'static str) {
     let (mut up, mut down) = (proposal, proposal);
     for r in state.recommendations_or(now, current) {
         if r.at > now - behavior.up.window_ms() {
@@ -78,7 +72,8 @@ fn between(
 
 fn plain(policy: &Policy, current: i32, stable: i32) -> (i32, (&'static str, &'static str)) {
     let rate = current.saturating_mul(2).max(4);
-    let (most, why) = if policy.max_replicas > rate { (rate, UP_LIMIT) } else { (policy.max_replicas, TOO_MANY) };
+    let (most, why) =
+        if policy.max_replicas > rate { (rate, UP_LIMIT) } else { (policy.max_replicas, TOO_MANY) };
     if stable < policy.min_replicas {
         (policy.min_replicas, TOO_FEW)
     } else if stable > most {
@@ -98,7 +93,8 @@ fn rated(
 ) -> (i32, (&'static str, &'static str)) {
     if stable > current {
         let rate = behavior.up.limit(Way::Up, current, now, &state.ups, &state.downs);
-        let (most, why) = if policy.max_replicas > rate { (rate, UP_LIMIT) } else { (policy.max_replicas, TOO_MANY) };
+        let (most, why) =
+            if policy.max_replicas > rate { (rate, UP_LIMIT) } else { (policy.max_replicas, TOO_MANY) };
         if stable > most {
             return (most, why);
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, ExternalMetricStatus, MetricIdentifier, MetricSpec, MetricStatus, MetricTarget,
-    MetricValueStatus, ObjectMetricStatus, PodsMetricStatus, ResourceMetricStatus,
+    ContainerResourceMetricStatus, ExternalMetricStatus, MetricIdentifier, MetricSpec, MetricStatus,
+    MetricTarget, MetricValueStatus, ObjectMetricStatus, PodsMetricStatus, ResourceMetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -52,7 +52,9 @@ pub(super) fn compute(policy: &Policy, record: &Record, scale: &Scale, decision:
                 if best.as_ref().is_none_or(|(replicas, _)| *replicas == 0 || p.replicas > *replicas) {
                     best = Some((p.replicas, p.name.clone()));
                 }
-                decision.details.push(format!("{}: {} against {} → {}", p.name, p.measured, p.target, p.replicas));
+                decision
+                    .details
+                    .push(format!("{}: {} against {} → {}", p.name, p.measured, p.target, p.replicas));
                 let proposal = Some(p.replicas);
                 let (metric, measured, target) = (p.name, p.measured, p.target);
                 decision.candidates.push(Candidate { metric, measured, target, proposal, error: None });
@@ -102,7 +104,11 @@ fn one(
 ) -> Result<Proposal, Failure> {
     let context = Context { record, scale, tolerances };
     let wrap = |reason, what: String| {
-        move |error: String| Failure { reason, wrapped: format!("failed to get {what} metric value: {error}"), error }
+        move |error: String| Failure {
+            reason,
+            wrapped: format!("failed to get {what} metric value: {error}"),
+            error,
+        }
     };
     if let (Some(s), "Resource") = (&spec.resource, spec.type_.as_str()) {
         return context
@@ -116,7 +122,9 @@ fn one(
     }
     if let (Some(s), "Pods") = (&spec.pods, spec.type_.as_str()) {
         let metric = &s.metric;
-        return context.pods(metric, &s.target, reading).map_err(wrap("FailedGetPodsMetric", "pods".to_owned()));
+        return context
+            .pods(metric, &s.target, reading)
+            .map_err(wrap("FailedGetPodsMetric", "pods".to_owned()));
     }
     if let (Some(s), "Object") = (&spec.object, spec.type_.as_str()) {
         let of = |value| MetricStatus {
@@ -154,7 +162,12 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn resource(&self, name: &str, container: Option<&str>, target: &MetricTarget) -> Result<Proposal, String> {
+    fn resource(
+        &self,
+        name: &str,
+        container: Option<&str>,
+        target: &MetricTarget,
+    ) -> Result<Proposal, String> {
         let what = if target.average_value.is_some() { "usage" } else { "utilization" };
         let failed = |error: String| format!("failed to get {name} {what}: {error}");
         let suffix = if container.is_some() { " container" } else { "" };
@@ -246,7 +259,8 @@ impl Context<'_> {
         let groups = self.counted(group(self.record, |pod| values.get(&pod.name).copied(), false))?;
         let (replicas, ratio) =
             pods::replicas(groups, &Fill::Value(goal), self.scale.spec_replicas, self.tolerances)?;
-        let current = MetricValueStatus { average_value: Some(quantity(ratio.average)), ..Default::default() };
+        let current =
+            MetricValueStatus { average_value: Some(quantity(ratio.average)), ..Default::default() };
         Ok(Proposal {
             replicas,
             name: format!("pods metric {}", metric.name),
@@ -270,7 +284,10 @@ impl Context<'_> {
     ) -> Result<Proposal, String> {
         let value = || match read(reading) {
             Ok(Reading::Object(value)) => Ok(*value),
-            Ok(_) => Err(format!("unable to get metric {}: no metrics returned from custom metrics API", metric.name)),
+            Ok(_) => Err(format!(
+                "unable to get metric {}: no metrics returned from custom metrics API",
+                metric.name
+            )),
             Err(error) => Err(format!("unable to get metric {}: {error}", metric.name)),
         };
         match (target.type_.as_str(), &target.value, &target.average_value) {
@@ -284,7 +301,10 @@ impl Context<'_> {
                 let name = external_name(metric);
                 self.share(value().map_err(failed)?, positive(goal)?, name, of)
             }
-            _ => Err("invalid object metric source: neither a value target nor an average value target was set".to_owned()),
+            _ => Err(
+                "invalid object metric source: neither a value target nor an average value target was set"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -306,7 +326,10 @@ impl Context<'_> {
         match (&target.average_value, &target.value) {
             (Some(goal), _) => self.share(value()?, positive(goal)?, external_name(metric), of),
             (None, Some(goal)) => self.total(value()?, positive(goal)?, external_name(metric), of),
-            _ => Err("invalid external metric source: neither a value target nor an average value target was set".to_owned()),
+            _ => Err(
+                "invalid external metric source: neither a value target nor an average value target was set"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -363,7 +386,9 @@ fn read(reading: Option<&Read<Reading>>) -> Result<&Reading, String> {
 
 /// Targets of zero are refused by validation; one that got through must not divide.
 fn positive(goal: &k8s_openapi::apimachinery::pkg::api::resource::Quantity) -> Result<i64, String> {
-    milli(goal).filter(|g| *g > 0).ok_or_else(|| format!("the target {:?} is not a positive quantity", goal.0))
+    milli(goal)
+        .filter(|g| *g > 0)
+        .ok_or_else(|| format!("the target {:?} is not a positive quantity", goal.0))
 }
 
 fn resource_status(name: &str, container: Option<&str>, current: MetricValueStatus) -> MetricStatus {
@@ -386,7 +411,11 @@ fn resource_status(name: &str, container: Option<&str>, current: MetricValueStat
 }
 
 fn external_name(metric: &MetricIdentifier) -> String {
-    format!("external metric {}({})", metric.name, metric.selector.as_ref().map_or("nil".to_owned(), go_selector))
+    format!(
+        "external metric {}({})",
+        metric.name,
+        metric.selector.as_ref().map_or("nil".to_owned(), go_selector)
+    )
 }
 
 /// As Go prints a selector, because upstream's messages do.

@@ -73,7 +73,8 @@ impl Fill<'_> {
         match self {
             Self::Utilization { target, requests } => {
                 let known = values.iter().filter_map(|(pod, v)| Some((*v, *requests.get(pod)?)));
-                let (used, asked) = known.fold((0_i128, 0_i128), |(u, r), (v, q)| (u + i128::from(v), r + i128::from(q)));
+                let (used, asked) =
+                    known.fold((0_i128, 0_i128), |(u, r), (v, q)| (u + i128::from(v), r + i128::from(q)));
                 if asked == 0 {
                     return Err("no metrics returned matched known pods".to_owned());
                 }

@@ -70,12 +70,15 @@ pub fn fast(spec: Value) -> Policy {
 
 pub fn hpa(mut spec: Value, annotations: Value) -> HorizontalPodAutoscaler {
     spec["scaleTargetRef"] = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
-    serde_json::from_value(json!({"metadata": {"name": "web", "annotations": annotations}, "spec": spec})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": "web", "annotations": annotations}, "spec": spec}))
+        .unwrap()
 }
 
 /// CPU at 70 %, 1 to 40 replicas.
 pub fn cpu70() -> Policy {
-    fast(json!({"minReplicas": 1, "maxReplicas": 40, "objectives": [{"resource": {"name": "cpu", "utilization": 70}}]}))
+    fast(
+        json!({"minReplicas": 1, "maxReplicas": 40, "objectives": [{"resource": {"name": "cpu", "utilization": 70}}]}),
+    )
 }
 
 /// A history that is long enough for everything, without events.
