@@ -88,3 +88,55 @@ pub(crate) fn yaml_value(bytes: &[u8]) -> std::result::Result<Value, String> {
 pub(crate) fn conform(schema: &Struct, value: &mut Value) -> std::result::Result<Vec<String>, ApiError> {
     decode::object(schema, value)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::header;
+    use loadline_api::kinds::Registry;
+    use loadline_api::status::Reason;
+    use serde_json::json;
+
+    use super::*;
+    use crate::respond::Failure;
+
+    fn headers(media: &'static str) -> HeaderMap {
+        [(header::CONTENT_TYPE, media.parse().unwrap())].into_iter().collect()
+    }
+
+    /// Reads a body as a kind's object, with unknown fields refused.
+    fn read(kind: (&str, &str, &str), bytes: &[u8]) -> std::result::Result<Value, Reason> {
+        let kinds = Registry::builtin().snapshot();
+        let row = kinds.kind(kind.0, kind.1, kind.2).unwrap();
+        match object(&kinds, row, &headers(protobuf::MEDIA_TYPE), bytes, FieldValidation::Strict) {
+            Ok(object) => Ok(object.value),
+            Err(Failure::Api(error)) => Err(error.reason),
+            Err(_) => panic!("not an API error"),
+        }
+    }
+
+    #[test]
+    fn protobuf_bodies() {
+        // A ConfigMap named c, and a field of a number that there is not.
+        let map = b"k8s\0\x12\x08\x0a\x03\x0a\x01c\x52\x01x";
+        let want = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
+        assert_eq!(read(("", "v1", "ConfigMap"), map), Ok(want));
+        assert_eq!(read(("", "v1", "ConfigMap"), b"{}"), Err(Reason::BadRequest));
+        let own = ("autoscaling.loadline.io", "v1alpha1", "ScalingPolicy");
+        assert_eq!(read(own, map), Err(Reason::UnsupportedMediaType));
+    }
+
+    #[test]
+    fn options_come_in_every_format() {
+        let want = json!({"gracePeriodSeconds": 0, "dryRun": ["All"]});
+        for (media, bytes) in [
+            ("application/json", &b"{\"gracePeriodSeconds\": 0, \"dryRun\": [\"All\"]}"[..]),
+            ("application/yaml", b"gracePeriodSeconds: 0\ndryRun: [All]\n"),
+            (protobuf::MEDIA_TYPE, b"k8s\0\x12\x07\x08\x00\x2a\x03All"),
+        ] {
+            let Ok(value) = plain(&headers(media), bytes, "meta.k8s.io", "v1", "DeleteOptions") else {
+                panic!("{media} is refused")
+            };
+            assert_eq!(value, want, "{media}");
+        }
+    }
+}

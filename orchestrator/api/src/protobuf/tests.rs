@@ -1,3 +1,5 @@
+//! The table against the schemas, recorded and broken bodies, and what only an odd client would send.
+
 use std::collections::BTreeSet;
 
 use serde_json::json;
