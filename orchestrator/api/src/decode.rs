@@ -47,6 +47,10 @@ impl<'a> From<&'a Kind> for Expected<'a> {
 /// Decodes a JSON request body. A body without apiVersion or kind gets the expected ones; another kind is refused with
 /// the message of Kubernetes.
 pub fn body(kinds: &Snapshot, expected: Expected<'_>, bytes: &[u8]) -> Result<Decoded> {
+    if syntax::is_too_deep(bytes) {
+        let why = format!("couldn't get version/kind; json parse error: {}", syntax::TOO_DEEP);
+        return Err(unrecognized(expected, &why, bytes));
+    }
     // Nearly every body is right. Only for a wrong one the error that matters must be found, which may be another than
     // the first: what the document says it is counts before what its fields hold.
     if let Ok(mut decoded) = typed(expected.schema, bytes)
@@ -139,6 +143,9 @@ pub fn object(schema: &Struct, value: &mut Value) -> Result<Vec<String>> {
 
 /// Parses JSON of any shape. Beside the value: the paths of keys that an object has twice (the last one counts).
 pub fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>)> {
+    if syntax::is_too_deep(bytes) {
+        return Err(ApiError::bad_request(syntax::TOO_DEEP));
+    }
     let mut context = Context::untyped();
     let mut source = serde_json::Deserializer::from_slice(bytes);
     let seed = Seed::new(&Type::Any, &mut context);

@@ -168,7 +168,11 @@ pub(crate) fn patch_body(headers: &HeaderMap) -> Result<BodyType, ApiError> {
 
 fn content_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    match value.split(';').next().unwrap_or_default().trim() {
+        // Parameters of nothing: a type that nobody knows, other than none at all.
+        "" => value.trim().to_owned(),
+        media => media.to_ascii_lowercase(),
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,33 @@ use std::fmt::Write;
 use serde_json::error::Category;
 
 const SHOWN: usize = 30;
+/// Go's parser gives up at this depth, wherever it is; serde's limits hold for what it decodes only.
+const MAX_DEPTH: usize = 10_000;
+
+pub(super) const TOO_DEEP: &str = "exceeded max depth";
+
+/// Whether brackets are nested deeper than Go's parser goes. Short bodies cannot be.
+pub(super) fn is_too_deep(bytes: &[u8]) -> bool {
+    if bytes.len() <= MAX_DEPTH {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return true;
+        }
+    }
+    false
+}
 
 /// Go's message for what serde_json found.
 pub(super) fn in_go_words(error: &serde_json::Error, bytes: &[u8]) -> String {
@@ -13,7 +40,7 @@ pub(super) fn in_go_words(error: &serde_json::Error, bytes: &[u8]) -> String {
         Category::Eof => "unexpected end of JSON input".to_owned(),
         Category::Io => text,
         Category::Data => data(&text),
-        Category::Syntax if text.starts_with("recursion limit") => "exceeded max depth".to_owned(),
+        Category::Syntax if text.starts_with("recursion limit") => TOO_DEEP.to_owned(),
         Category::Syntax => format!("invalid character {} {}", character(error, bytes), place(&text)),
     }
 }

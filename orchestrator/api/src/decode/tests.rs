@@ -170,6 +170,15 @@ fn malformed_bodies() {
     let deep = format!("{{\"data\":{}{}}}", "[".repeat(1000), "]".repeat(1000));
     let error = sent("apps", "ControllerRevision", deep.as_bytes()).expect_err("refused");
     assert!(error.message.ends_with(": exceeded max depth"), "{error}");
+    // In a field that nobody knows, too; brackets in strings are none.
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let deep = format!("{{\"x\":{}1{}}}", open.repeat(20_000), close.repeat(20_000));
+        let error = sent("", "ConfigMap", deep.as_bytes()).expect_err("refused");
+        assert!(error.message.contains(": exceeded max depth"), "{error}");
+        assert_eq!(parse(deep.as_bytes()).expect_err("refused").message, "exceeded max depth");
+    }
+    let text = format!("{{\"data\":{{\"a\":\"{}\"}}}}", "[\\\"{".repeat(20_000));
+    sent("", "ConfigMap", text.as_bytes()).expect("accepted");
 }
 
 #[test]
