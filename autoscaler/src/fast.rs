@@ -95,6 +95,9 @@ fn finish(policy: &Policy, record: &Record, current: i32, desired: i32, mut deci
         decision.summary = format!("{message}; without that: {}", decision.summary);
         decision.clamp("manual hold", desired, current, message);
         decision.desired = current;
+        if let Some(status) = &mut decision.status {
+            status.desired_replicas = current;
+        }
     } else if policy.recommend_only {
         let message = "mode is Recommend: the decision is recorded and not carried out";
         decision.condition(ABLE, true, "RecommendOnly", message);
@@ -112,7 +115,7 @@ fn finish(policy: &Policy, record: &Record, current: i32, desired: i32, mut deci
     } else if decision.find(ABLE).is_some_and(|c| c.reason == "SucceededGetScale") {
         decision.condition(ABLE, true, "ReadyForNewScale", "recommended size matches current size");
     }
-    decision.details.push(format!("decided at {}", when(record.time)));
+    decision.details.push(record.ages());
     decision
 }
 

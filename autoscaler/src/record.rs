@@ -144,6 +144,22 @@ pub struct Previous {
 }
 
 impl Record {
+    /// How many pods were seen, and how old what is known of them is.
+    pub fn ages(&self) -> String {
+        let ages: Vec<i64> = self.pods.iter().filter_map(|p| p.sample.as_ref()).map(|s| s.age).collect();
+        let (pods, ready) = (self.pods.len(), self.pods.iter().filter(|p| p.is_ready()).count());
+        let seconds = |ms: i64| ms as f64 / 1000.0;
+        match (ages.iter().min(), ages.iter().max()) {
+            (Some(min), Some(max)) => format!(
+                "{pods} pods, {ready} ready, {} with samples, {:.1} to {:.1} s old",
+                ages.len(),
+                seconds(*min),
+                seconds(*max)
+            ),
+            _ => format!("{pods} pods, {ready} ready, none with a sample"),
+        }
+    }
+
     /// The autoscalers that keep this one from acting, or none. On one target the older autoscaler acts; where pods
     /// of different targets overlap nobody can tell whose usage it is, so nobody acts, as upstream.
     pub fn conflicting(&self) -> Vec<&Rival> {

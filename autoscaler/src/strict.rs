@@ -153,6 +153,7 @@ fn by_metrics(
         String::new()
     };
     let desired = limits::apply(policy, record, state, current, proposal, &mut decision);
+    decision.details.push(record.ages());
     decision.summary = summary(&decision, current, desired);
     if desired != current {
         decision.change_to(desired, reason);
@@ -187,6 +188,7 @@ fn failed(
     error: &str,
 ) -> Decision {
     decision.warn("FailedComputeMetricsReplicas", error);
+    decision.details.push(record.ages());
     decision.summary = format!("stays at {}: {error}", decision.current);
     decision.status = Some(Status {
         current_replicas: decision.current,

@@ -15,12 +15,13 @@ use crate::policy::Policy;
 use crate::record::{Previous, Read, Record, Rival, Scale};
 use crate::ring::{Key, Kind};
 
-/// The record, and the scale that it came from, for writing.
+/// The record, and the scale that it came from, for writing. `eager` does not make do with the last second's metrics.
 pub(super) async fn observe(
     shared: &Shared,
     key: &Key,
     object: &Object,
     policy: &Policy,
+    eager: bool,
 ) -> (Record, Option<v1::Scale>) {
     let target = object.target();
     let scale = shared.targets.scale(&key.namespace, &target).await;
@@ -38,7 +39,7 @@ pub(super) async fn observe(
     let text = status.and_then(|s| s.selector.clone()).unwrap_or_default();
     let selector = Selector::parse(&text).ok().filter(|_| !text.is_empty());
     let window = matches!(policy, Policy::Fast(_)).then_some(WINDOW_S);
-    let metrics = shared.sources.resources(&key.namespace, window).await;
+    let metrics = shared.sources.resources(&key.namespace, window, eager).await;
     if let Policy::Strict(policy) = policy {
         for (i, metric) in policy.metrics.iter().enumerate() {
             let reading = shared.sources.reading(&key.namespace, &text, metric, &shared.targets).await;

@@ -21,6 +21,8 @@ use crate::record::{Amounts, Read, Reading, Sample};
 
 /// A little under a second, so that a policy which looks every second finds something new every time.
 const FRESH: Duration = Duration::from_millis(900);
+/// The same for whoever has seen that something is going on.
+const EAGER: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The samples of a namespace's pods, with the time they are of.
@@ -52,14 +54,14 @@ impl Sources {
     }
 
     /// Usage of the namespace's pods over `window` seconds, or over the default of the metrics API.
-    pub(crate) async fn resources(&self, namespace: &str, window: Option<i64>) -> Answer {
+    pub(crate) async fn resources(&self, namespace: &str, window: Option<i64>, eager: bool) -> Answer {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.entry((namespace.to_owned(), window)).or_default().clone()
         };
         let mut slot = slot.lock().await;
         if let Some((at, answer)) = &*slot
-            && at.elapsed() < FRESH
+            && at.elapsed() < if eager { EAGER } else { FRESH }
         {
             return answer.clone();
         }

@@ -26,6 +26,10 @@ use crate::{Decision, decide, telemetry};
 
 const STRICT_PERIOD: Duration = Duration::from_secs(15);
 const FAST_PERIOD: Duration = Duration::from_secs(1);
+/// How soon to look again when usage has begun to rise: the first sample of a step shows only a part of it.
+const RISING_PERIOD: Duration = Duration::from_millis(500);
+/// What counts as rising from one look to the next, in per cent.
+const RISING_PER_CENT: i128 = 115;
 /// The least time between status writes that change values only.
 const VALUES_EVERY: Duration = Duration::from_secs(5);
 /// The least time between two equal warnings of a fast autoscaler.
@@ -39,6 +43,9 @@ struct Worker {
     /// The status as we left it; the cache may still show the one before.
     status: Value,
     written: Option<Instant>,
+    /// The usage of all pods at the last look, in thousandths, and whether it was rising.
+    usage: i128,
+    rising: bool,
     warned: HashMap<String, Instant>,
 }
 
@@ -78,14 +85,23 @@ impl Worker {
             Object::Policy(o) => json!(o.status),
         };
         let uid = object.meta().uid.clone();
-        Self { shared, key, uid, state, status, written: None, warned: HashMap::new() }
+        Self {
+            shared,
+            key,
+            uid,
+            state,
+            status,
+            written: None,
+            usage: 0,
+            rising: false,
+            warned: HashMap::new(),
+        }
     }
 
     /// One decision; returns how long to wait for the next.
     async fn turn(&mut self, object: &Object) -> Duration {
         let policy = object.policy();
-        let period = if matches!(policy, Policy::Fast(_)) { FAST_PERIOD } else { STRICT_PERIOD };
-        let (mut record, scale) = observe(&self.shared, &self.key, object, &policy).await;
+        let (mut record, scale) = observe(&self.shared, &self.key, object, &policy, self.rising).await;
         self.correct_previous(&mut record);
         let started = std::time::Instant::now();
         let decision = decide(&policy, &record, &self.state);
@@ -102,8 +118,21 @@ impl Worker {
         self.tell(object, &policy, &shown);
         self.write_status(object, &policy, &record, &shown).await;
         let entry = Entry { policy, record, state, decision, refused };
+        let period = self.period(&entry);
         self.shared.ring.push(&self.key, Arc::new(entry));
         period
+    }
+
+    fn period(&mut self, entry: &Entry) -> Duration {
+        if matches!(entry.policy, Policy::Strict(_)) {
+            return STRICT_PERIOD;
+        }
+        let usage = entry.record.pods.iter().filter_map(|p| p.usage("cpu", None)).map(i128::from).sum();
+        let before = std::mem::replace(&mut self.usage, usage);
+        // A change that was just made is answered by pods, not by another look.
+        self.rising =
+            entry.decision.rescale.is_none() && before > 0 && usage * 100 > before * RISING_PER_CENT;
+        if self.rising { RISING_PERIOD } else { FAST_PERIOD }
     }
 
     /// The cache may not show our last status yet.
