@@ -27,8 +27,16 @@ impl OpenApi {
         query: &Query,
         headers: &HeaderMap,
     ) -> Result<HttpResponse> {
-        let encoding = accept(headers, Offer::Plain)?.encoding;
         let kinds = registry.snapshot();
+        if path == "/openapi/v2"
+            && asks_for_protobuf(headers)
+        {
+            let document = build(kinds, |kinds| openapi::v2_protobuf(&kinds)).await?;
+            let mut response = hashed(document, None, Encoding::Json);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(openapi::V2_PROTOBUF));
+            return Ok(response);
+        }
+        let encoding = accept(headers, Offer::Plain)?.encoding;
         match path {
             "/openapi/v3" => {
                 let build = || build(kinds, |kinds| openapi::v3_index(&kinds).to_string().into_bytes());
@@ -52,6 +60,14 @@ impl OpenApi {
             }
         }
     }
+}
+
+/// The first media type of `Accept`, when it is protobuf: clients that read it name nothing else, or name it first.
+/// They write it with an `@`, which no answer may have: Go does not parse it.
+fn asks_for_protobuf(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let first = accept.split([',', ';']).next().unwrap_or_default().trim();
+    first.replace('@', ".") == openapi::V2_PROTOBUF
 }
 
 /// `/openapi/v3/apis/apps/v1`

@@ -32,8 +32,12 @@ impl Write<'_> {
     }
 
     /// Brings a decoded and defaulted object into being.
-    pub(super) async fn insert(&self, obj: Value, dry_run: bool, warnings: &mut Vec<String>) -> Result<Done> {
-        let mut obj = obj;
+    pub(super) async fn insert(
+        &self,
+        mut obj: Value,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Done> {
         let generated = generate_name(&mut obj);
         self.check_namespace(obj.name()).await?;
         self.check_service_account(&obj).await?;

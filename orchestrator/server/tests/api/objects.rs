@@ -26,6 +26,22 @@ async fn a_cluster_begins_with_its_namespaces_and_its_service() {
 }
 
 #[tokio::test]
+async fn the_kubernetes_service_leads_to_the_server_also_after_a_move() {
+    let mut dir = tempfile::tempdir().unwrap();
+    for address in ["192.0.2.7", "192.0.2.7", "192.0.2.8"] {
+        let cluster = Cluster::start_in(dir, |c| c.advertise = Some(address.parse().unwrap())).await;
+        let admin = cluster.admin();
+        let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+        let slice = admin.get(slices).await.expect(200);
+        assert_eq!(slice["endpoints"][0]["addresses"], json!([address]));
+        assert_eq!(slice["metadata"]["labels"]["kubernetes.io/service-name"], "kubernetes");
+        let endpoints = admin.get("/api/v1/namespaces/default/endpoints/kubernetes").await.expect(200);
+        assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], address);
+        dir = cluster.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn names_are_generated() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
