@@ -9,13 +9,13 @@
 //!   `fieldValidation` of the PATCH operation that the server validates, and skips validation of its own.
 //! - A document that is asked for with the hash of the index may be answered with far-off `Expires`; one with another
 //!   hash is answered with a redirect (301) to the right one, or simply with the document.
-//! - `/openapi/v2` is asked for only when v3 fails, and then only as
-//!   `application/com.github.proto-openapi.spec.v2.v1.0+protobuf`, with no fallback to JSON in the client. That form is
-//!   not offered: answer 406 to an `Accept` that names nothing else. JSON is for other clients.
+//! - `/openapi/v2` is asked for only when v3 does not know a kind, and then only in protobuf (`V2_PROTOBUF`), with no
+//!   fallback to JSON in the client. JSON is for other clients.
 //! - Resources that components serve behind the server (`metrics.k8s.io`) have no document; clients that want a schema
 //!   of theirs get 404 for it, as from an aggregated server without OpenAPI.
 
 mod paths;
+mod proto;
 mod schemas;
 
 use std::collections::BTreeMap;
@@ -49,21 +49,32 @@ pub fn v3_document(kinds: &Snapshot, group: &str, version: &str) -> Option<Vec<u
     Some(bytes(&document_v3(kinds, &gv)))
 }
 
+/// The media type of the v2 document in protobuf.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// `GET /openapi/v2` in protobuf.
+pub fn v2_protobuf(kinds: &Snapshot) -> Vec<u8> {
+    proto::document(&document_v2(kinds))
+}
+
 /// `GET /openapi/v2`: the JSON text.
 pub fn v2_document(kinds: &Snapshot) -> Vec<u8> {
+    bytes(&document_v2(kinds))
+}
+
+fn document_v2(kinds: &Snapshot) -> Value {
     let mut definitions = schemas::Definitions::new(kinds, Dialect::V2);
     let mut paths = BTreeMap::new();
     for gv in kinds.group_versions() {
         definitions.add(&gv);
         paths.extend(paths::of(&gv, Dialect::V2));
     }
-    let document = json!({
+    json!({
         "swagger": "2.0",
         "info": info(),
         "paths": paths,
         "definitions": definitions.done(),
-    });
-    bytes(&document)
+    })
 }
 
 /// SHA-512 of a document, as Kubernetes shows it in the index and as an `ETag`: upper-case hexadecimal digits.

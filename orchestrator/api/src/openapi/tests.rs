@@ -142,3 +142,58 @@ fn descriptions_are_there() {
         assert!(field["description"].is_string(), "{name}");
     }
 }
+
+/// The text fields of a message with this number, and its messages: enough to walk down to a definition.
+fn fields(mut bytes: &[u8], wanted: u64) -> Vec<&[u8]> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let (mut value, mut shift) = (0, 0);
+        while let Some((first, rest)) = bytes.split_first() {
+            *bytes = rest;
+            value |= u64::from(first & 0x7f) << shift;
+            shift += 7;
+            if first & 0x80 == 0 {
+                break;
+            }
+        }
+        value
+    }
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        let value = varint(&mut bytes);
+        match key & 7 {
+            0 => {}
+            2 => {
+                let (field, rest) = bytes.split_at(usize::try_from(value).expect("a length"));
+                bytes = rest;
+                if key >> 3 == wanted {
+                    found.push(field);
+                }
+            }
+            other => panic!("wire type {other}"),
+        }
+    }
+    found
+}
+
+#[test]
+fn protobuf_holds_the_definitions() {
+    let kinds = Registry::builtin().snapshot();
+    let bytes = v2_protobuf(&kinds);
+    let json: Value = serde_json::from_slice(&v2_document(&kinds)).expect("JSON");
+    assert_eq!(fields(&bytes, 1), [b"2.0"]);
+    let definitions = fields(fields(&bytes, 9)[0], 1);
+    let want = json["definitions"].as_object().expect("definitions");
+    assert_eq!(definitions.len(), want.len());
+    for named in definitions {
+        let name = str::from_utf8(fields(named, 1)[0]).expect("text");
+        let schema = fields(named, 2)[0];
+        let properties = fields(schema, 25).first().map_or(0, |properties| fields(properties, 1).len());
+        assert_eq!(properties, want[name]["properties"].as_object().map_or(0, serde_json::Map::len), "{name}");
+        let kind = "x-kubernetes-group-version-kind";
+        let extension = fields(schema, 31).into_iter().find(|named| fields(named, 1)[0] == kind.as_bytes());
+        let extension = extension.map(|named| fields(fields(named, 2)[0], 2)[0]);
+        let text = extension.map(|yaml| serde_json::from_slice::<Value>(yaml).expect("JSON is YAML"));
+        assert_eq!(text.as_ref(), want[name].get(kind), "{name}");
+    }
+}
