@@ -85,7 +85,6 @@ fn tls(tls: &Tls) -> Result<rustls::ServerConfig, KubeletError> {
 
 /// Serves for ever.
 pub(crate) async fn serve(listener: Listener, node: Arc<Node>, sampler: Arc<Sampler>) {
-    node.scope.spawn("kubelet-stats", sampler.clone().run());
     let router = router(Api { node: node.clone(), sampler });
     loop {
         let stream = match listener.tcp.accept().await {

@@ -1,9 +1,10 @@
-//! `/metrics/resource`: readings of all containers and of the node, taken once a second and encoded once. Nobody who
-//! asks makes the node work harder, and where nobody asks, nothing is read. Where there is no reading there is no line.
+//! `/metrics/resource`: readings of all containers and of the node, taken when somebody asks and encoded once. Whoever
+//! asks within the same half second gets the same page, so many who ask make the node work no harder than one who asks
+//! twice a second. Where there is no reading there is no line.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,15 +16,12 @@ use tracing::debug;
 use crate::context::{Node, Owner};
 use crate::machine;
 
-const INTERVAL: Duration = Duration::from_secs(1);
-/// Sampling stops this long after the last question.
-const IDLE: Duration = Duration::from_secs(15);
+/// A page is this fresh or made anew: an autoscaler that looks every second must not look at a second ago.
+const FRESH: Duration = Duration::from_millis(500);
 
 pub(crate) struct Sampler {
     node: Arc<Node>,
     state: tokio::sync::Mutex<State>,
-    asked: Mutex<Option<Instant>>,
-    wake: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -34,35 +32,14 @@ struct State {
 
 impl Sampler {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node, state: Default::default(), asked: Mutex::new(None), wake: tokio::sync::Notify::new() }
+        Self { node, state: Default::default() }
     }
 
-    /// The latest sample; a first question after a pause waits for a new one.
     pub(crate) async fn text(&self) -> Bytes {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.wake.notify_one();
         let mut state = self.state.lock().await;
         match &state.latest {
-            Some((at, text)) if at.elapsed() < 2 * INTERVAL => text.clone(),
+            Some((at, text)) if at.elapsed() < FRESH => text.clone(),
             _ => self.sample(&mut state).await,
-        }
-    }
-
-    /// Samples for ever, as long as somebody asks.
-    pub(crate) async fn run(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            if asked.is_none_or(|at| at.elapsed() > IDLE) {
-                self.wake.notified().await;
-                ticks.reset();
-            }
-            ticks.tick().await;
-            let mut state = self.state.lock().await;
-            if state.latest.as_ref().is_none_or(|(at, _)| at.elapsed() >= INTERVAL / 2) {
-                self.sample(&mut state).await;
-            }
         }
     }
 

@@ -21,6 +21,9 @@ use clap::{Args, Parser, Subcommand};
 use connect::ConnectArgs;
 use output::Format;
 
+/// For children: the running program even when its file has been replaced meanwhile.
+const THIS_BINARY: &str = "/proc/self/exe";
+
 /// A Kubernetes-compatible orchestrator on Docker that keeps every workload at its load line.
 #[derive(Parser, Debug)]
 #[command(name = "loadline", version, max_term_width = 120, after_help = "Start with:

@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::{Figure, client::Target};
+use crate::THIS_BINARY;
 
 /// A server in a process of its own, ended and wiped when the measurement is over.
 pub struct Process {
@@ -32,7 +33,7 @@ impl Process {
         }
         std::fs::create_dir_all(&dir)?;
         let started = Instant::now();
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = Command::new(THIS_BINARY)
             .args(arguments)
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(&dir)

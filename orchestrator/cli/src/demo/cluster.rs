@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::cluster::{cluster_id, down};
-use crate::output;
+use crate::{THIS_BINARY, output};
 
 const START_WITHIN: Duration = Duration::from_secs(90);
 const LOG_TAIL: usize = 30;
@@ -70,7 +70,7 @@ impl DemoCluster {
 
     /// Starts a child of this binary and waits for its `ready` line; the rest of the line is returned.
     async fn spawn(&self, arguments: &[&str]) -> Result<(Child, String)> {
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = Command::new(THIS_BINARY)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -110,7 +110,7 @@ impl DemoCluster {
 
     /// Runs one command of the user's CLI against the cluster and returns what it prints.
     pub async fn cli(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(std::env::current_exe()?)
+        let output = Command::new(THIS_BINARY)
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
             .args(arguments)
