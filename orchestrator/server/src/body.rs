@@ -61,8 +61,9 @@ fn too_large(limit: usize) -> crate::respond::Failure {
     ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {limit}")).into()
 }
 
-/// How much of a body that nobody wanted is read to keep its connection, and for how long.
-const DRAIN_BYTES: usize = 256 * 1024;
+/// How much of a body that nobody wanted is read to keep its connection, and for how long. A client that is still
+/// writing when the connection goes never sees the answer, so this is more than any honest mistake.
+const DRAIN_BYTES: usize = 16 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 type Slot = Arc<Mutex<Option<Body>>>;
@@ -88,9 +89,10 @@ impl Leftover {
         if http_body::Body::size_hint(&body).lower() > DRAIN_BYTES as u64 {
             return;
         }
-        let limited = http_body_util::Limited::new(body, DRAIN_BYTES);
+        let mut limited = http_body_util::Limited::new(body, DRAIN_BYTES);
+        let discard = async { while let Some(Ok(_)) = limited.frame().await {} };
         // Whatever it was, it was not wanted; a connection that cannot be kept is closed.
-        let _ = tokio::time::timeout(DRAIN_TIME, limited.collect()).await;
+        let _ = tokio::time::timeout(DRAIN_TIME, discard).await;
     }
 }
 

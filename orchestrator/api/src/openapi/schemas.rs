@@ -109,7 +109,9 @@ impl Definitions {
 
     fn property(&mut self, field: &Field) -> Value {
         let Value::Object(mut value) = self.ty(&field.ty) else { return Value::Null };
-        if let (Dialect::V3, Some(reference)) = (self.dialect, value.remove("$ref")) {
+        if self.dialect == Dialect::V3
+            && let Some(reference) = value.remove("$ref")
+        {
             // In OpenAPI 3.0 nothing may stand beside a reference.
             put(&mut value, "allOf", json!([{"$ref": reference}]));
             if field.always && matches!(field.ty, Type::Struct(_)) && !field.null_zero {

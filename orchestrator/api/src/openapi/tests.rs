@@ -182,6 +182,8 @@ fn protobuf_holds_the_definitions() {
     let bytes = v2_protobuf(&kinds);
     let json: Value = serde_json::from_slice(&v2_document(&kinds)).expect("JSON");
     assert_eq!(fields(&bytes, 1), [b"2.0"]);
+    let strategy = &json["definitions"]["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"];
+    assert_eq!(strategy["$ref"], "#/definitions/io.k8s.api.apps.v1.DeploymentStrategy", "{strategy}");
     let definitions = fields(fields(&bytes, 9)[0], 1);
     let want = json["definitions"].as_object().expect("definitions");
     assert_eq!(definitions.len(), want.len());
