@@ -1,5 +1,7 @@
 //! Wrong manifests and wrong requests, as a table: each gets the Status that Kubernetes gives, and none harms the server.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, in its helpers as well")]
+
 use std::sync::LazyLock;
 use std::time::Duration;
 

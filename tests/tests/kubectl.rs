@@ -133,6 +133,8 @@ async fn describe_explain_and_discovery() {
     has(&k.run("explain pods --recursive").await.ok(), &["KIND:", "Pod", "containers", "livenessProbe", "terminationGracePeriodSeconds"]);
     has(&k.run("explain hpa.spec.metrics --api-version=autoscaling/v2").await.ok(), &["autoscaling", "v2", "containerResource"]);
     has(&k.run("explain scalingpolicy.spec").await.ok(), &["autoscaling.loadline.io", "ScalingPolicy", "maxReplicas", "objectives"]);
+    // The older form of the documents, in protobuf.
+    has(&k.run("explain deployment.spec.strategy --output=plaintext-openapiv2").await.ok(), &["KIND:", "Deployment", "FIELDS:", "rollingUpdate"]);
     has(&k.run("explain pod.nothing").await.fails(), &["field \"nothing\" does not exist"]);
     let resources = k.run("api-resources").await.ok();
     has(&resources, &["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND", "configmaps", "cm", "v1", "true", "ConfigMap", "deployments", "deploy", "apps/v1"]);
@@ -227,7 +229,6 @@ async fn objects_are_created_in_many_ways() {
     has(&k.stdin("create -f -", &format!("{client}\n---\n{client}")).await.fails(), &["AlreadyExists"]);
     k.stdin("create -f -", "apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: gen-}\n").await.ok();
     has(&k.run("get cm -o name").await.ok(), &["configmap/gen-"]);
-    assert_eq!(k.run("auth can-i create pods").await.ok().trim(), "yes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! The whole cluster on simulated containers: what users rely on, from `apply` to fail-over.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, in its helpers as well")]
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

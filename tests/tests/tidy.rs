@@ -1,6 +1,8 @@
 //! The rules of this repository that a compiler does not check, as tests: who may depend on whom, what pure modules may
 //! not do, what every file has, and what no file may name.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, in its helpers as well")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! kube-rs's own watch machinery against the server: both ways to get the first list, a thousand changes, a restart in
 //! the middle, and history that is gone.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, in its helpers as well")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
