@@ -36,6 +36,12 @@ impl Options {
         Self::of(&command)
     }
 
+    /// All in one, with nodes on the local Docker Engine.
+    pub fn docker(nodes: usize) -> Self {
+        let nodes = nodes.to_string();
+        Self::of(&["up", "--runtime", "docker", "--nodes", &nodes])
+    }
+
     /// Nothing but the API server.
     pub fn api() -> Self {
         Self::of(&["server", "--roles", "api"])
@@ -67,6 +73,25 @@ pub struct Cluster {
     pub url: String,
     options: Options,
     dir: TempDir,
+}
+
+impl Drop for Cluster {
+    /// Containers, links and rules outlive the process; they must not outlive the test.
+    fn drop(&mut self) {
+        if !self.options.command.iter().any(|word| word == "docker") {
+            return;
+        }
+        self.process.signal(Signal::SIGTERM);
+        self.process.wait(Duration::from_secs(20));
+        let data = self.data_dir();
+        let mut down = std::process::Command::new(binary());
+        down.args(["down", "--keep-data", "--data-dir"]).arg(data);
+        if let Some(at) = self.options.extra.iter().position(|word| word == "--service-cidr") {
+            down.args(&self.options.extra[at..at + 2]);
+        }
+        // The test's own failure matters more than this one.
+        let _ = down.stdout(std::process::Stdio::null()).status();
+    }
 }
 
 impl Cluster {

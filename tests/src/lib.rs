@@ -10,6 +10,7 @@
 #![expect(clippy::unwrap_used, reason = "the harness of tests: a panic with its place is the message")]
 
 mod cluster;
+pub mod docker;
 mod eventually;
 mod kubectl;
 mod process;
