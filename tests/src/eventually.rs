@@ -22,10 +22,7 @@ pub fn eventually<T>(
                 Ok(Err(seen)) => seen,
                 Err(_) => "no answer in the time that was left".to_owned(),
             };
-            assert!(
-                start.elapsed() < within,
-                "{place}: not within {within:?}: {what}\nlast seen: {seen}"
-            );
+            assert!(start.elapsed() < within, "{place}: not within {within:?}: {what}\nlast seen: {seen}");
             tokio::time::sleep(AGAIN).await;
         }
     }

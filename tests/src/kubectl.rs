@@ -66,7 +66,8 @@ fn program() -> Option<&'static PathBuf> {
 
 fn find() -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;
-    let Some(path) = std::env::split_paths(&paths).map(|dir| dir.join("kubectl")).find(|path| path.is_file()) else {
+    let Some(path) = std::env::split_paths(&paths).map(|dir| dir.join("kubectl")).find(|path| path.is_file())
+    else {
         skipped("kubectl", "there is none on the PATH");
         return None;
     };

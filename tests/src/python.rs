@@ -40,12 +40,16 @@ fn environment() -> Result<PathBuf, String> {
     }
     let dir = venv().to_string_lossy().into_owned();
     tool(Path::new("python3"), &["-m", "venv", &dir])?;
-    tool(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "kubernetes>=31", "pyyaml>=6"])?;
+    tool(
+        &python,
+        &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "kubernetes>=31", "pyyaml>=6"],
+    )?;
     if imports(&python, "kubernetes, yaml") { Ok(python) } else { Err("it cannot be imported".to_owned()) }
 }
 
 fn tool(program: &Path, args: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(args).output().map_err(|e| format!("{}: {e}", program.display()))?;
+    let output =
+        Command::new(program).args(args).output().map_err(|e| format!("{}: {e}", program.display()))?;
     if output.status.success() {
         return Ok(());
     }

@@ -97,7 +97,9 @@ impl Endpoint {
     /// The path goes out as it is; a server that hangs up is an error.
     pub async fn send(&self, request: &Request) -> Result<Answer, String> {
         let exchange = self.exchange(request);
-        tokio::time::timeout(ANSWERS_WITHIN, exchange).await.map_err(|_| format!("no answer in {ANSWERS_WITHIN:?}"))?
+        tokio::time::timeout(ANSWERS_WITHIN, exchange)
+            .await
+            .map_err(|_| format!("no answer in {ANSWERS_WITHIN:?}"))?
     }
 
     async fn exchange(&self, request: &Request) -> Result<Answer, String> {

@@ -83,7 +83,8 @@ fn container(extra: Value) -> Value {
 }
 
 fn deployment(spec: Value) -> Value {
-    let template = json!({"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let template =
+        json!({"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let usual = json!({"selector": {"matchLabels": {"app": "d"}}, "template": template});
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": merged(usual, spec)})
 }
@@ -105,7 +106,9 @@ fn policy(spec: Value) -> Value {
 
 /// Nine levels of ten aliases each: a billion nodes when written out.
 fn alias_bomb() -> String {
-    let mut text = String::from("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+    let mut text = String::from(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n",
+    );
     for level in 1..9 {
         let before = format!("*a{}", level - 1);
         text.push_str(&format!("a{level}: &a{level} [{}]\n", vec![before; 10].join(",")));
@@ -116,6 +119,7 @@ fn alias_bomb() -> String {
 static MIB_3: LazyLock<String> = LazyLock::new(|| "x".repeat((3 << 20) + 1000));
 static MIB_2: LazyLock<String> = LazyLock::new(|| "x".repeat(2 << 20));
 
+#[rustfmt::skip] // a table: one case on one line
 fn manifests() -> Vec<Case> {
     let invalid = |says| (422, "Invalid", says);
     let bad = |says| (400, "BadRequest", says);
@@ -183,6 +187,7 @@ fn manifests() -> Vec<Case> {
     ]
 }
 
+#[rustfmt::skip] // a table: one case on one line
 fn bodies() -> Vec<Case> {
     let bad = |says| (400, "BadRequest", says);
     let mut cut = pod(json!({"containers": []})).to_string();
@@ -214,6 +219,7 @@ fn bodies() -> Vec<Case> {
     ]
 }
 
+#[rustfmt::skip] // a table: one case on one line
 fn requests() -> Vec<Case> {
     let bad = |says| (400, "BadRequest", says);
     let invalid = |says| (422, "Invalid", says);
@@ -350,7 +356,8 @@ async fn healthy(endpoint: &Endpoint) {
 
 async fn server() -> (Cluster, Endpoint) {
     let cluster = Cluster::start(Options::api()).await;
-    let known = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "known"}, "data": {"a": "1"}});
+    let known =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "known"}, "data": {"a": "1"}});
     cluster.request("POST", CM, Some(&known)).await;
     // No controller runs here that would make it, and no pod is admitted without.
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
@@ -372,8 +379,15 @@ async fn check(cases: Vec<Case>, at_least: usize) {
         }
     }
     healthy(&endpoint).await;
-    assert!(wrong.is_empty(), "{} of {} are answered wrongly:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
-    let names: Vec<String> = cluster.list(CM).await.iter().map(|o| o["metadata"]["name"].to_string()).collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} are answered wrongly:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
+    let names: Vec<String> =
+        cluster.list(CM).await.iter().map(|o| o["metadata"]["name"].to_string()).collect();
     assert_eq!(names, ["\"known\""], "something wrong was stored");
     assert!(!cluster.process().log().contains("panicked"), "a request made the server panic");
     let after = cluster.process().memory_mib();

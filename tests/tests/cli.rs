@@ -34,7 +34,10 @@ async fn every_command() {
     let l = async |line: &str| cluster.loadline(&line.split_whitespace().collect::<Vec<_>>()).await;
     has(&cluster.loadline_with(&["apply", "-f", "-"], WEB).await.ok(), &["web", "created"]);
     has(&l("rollout status deployment/web").await.ok(), &["web", "rolled out"]);
-    has(&cluster.loadline_with(&["apply", "-f", "-"], &WEB.replace("web:1", "web:2")).await.ok(), &["web", "configured"]);
+    has(
+        &cluster.loadline_with(&["apply", "-f", "-"], &WEB.replace("web:1", "web:2")).await.ok(),
+        &["web", "configured"],
+    );
     l("rollout status deployment/web").await.ok();
     has(&l("rollout history deployment/web").await.ok(), &["REVISION", "1", "2"]);
     has(&l("get deployments -o wide").await.ok(), &["NAME", "READY", "web", "2/2", "web:2"]);

@@ -40,7 +40,8 @@ const READY: &str = "rollout status deployment/web --timeout=60s";
 fn has(text: &str, parts: &[&str]) {
     let mut rest = text;
     for part in parts {
-        let at = rest.find(part).unwrap_or_else(|| panic!("no {part:?} (in this order: {parts:?}) in:\n{text}"));
+        let at =
+            rest.find(part).unwrap_or_else(|| panic!("no {part:?} (in this order: {parts:?}) in:\n{text}"));
         rest = &rest[at + part.len()..];
     }
 }
@@ -70,12 +71,21 @@ async fn empty() -> Option<Cluster> {
 async fn get_in_every_form() {
     let Some(cluster) = with_web(2).await else { return };
     let k = Kubectl::of(&cluster);
-    assert_eq!(k.stdin("apply -f -", WEB).await.ok(), "deployment.apps/web unchanged\nservice/web unchanged\n");
+    assert_eq!(
+        k.stdin("apply -f -", WEB).await.ok(),
+        "deployment.apps/web unchanged\nservice/web unchanged\n"
+    );
 
     let wide = k.run("get deployment web -o wide").await.ok();
     let table = rows(&wide);
-    assert_eq!(table[0], ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "CONTAINERS", "IMAGES", "SELECTOR"]);
-    assert_eq!((&table[1][..4], &table[1][5..]), (&["web", "2/2", "2", "2"][..], &["main", "web:1", "app=web"][..]));
+    assert_eq!(
+        table[0],
+        ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "CONTAINERS", "IMAGES", "SELECTOR"]
+    );
+    assert_eq!(
+        (&table[1][..4], &table[1][5..]),
+        (&["web", "2/2", "2", "2"][..], &["main", "web:1", "app=web"][..])
+    );
     let pods = k.run("get pods -l app=web -o wide --no-headers").await.ok();
     for row in rows(&pods) {
         assert_eq!(row[1..4], ["1/1", "Running", "0"], "{pods}");
@@ -85,25 +95,52 @@ async fn get_in_every_form() {
     let table = rows(&nodes);
     assert_eq!(table[0], ["NAME", "STATUS", "ROLES", "AGE", "VERSION"]);
     assert_eq!(table[1][..3], ["node-1", "Ready", "<none>"]);
-    has(&k.run("get all").await.ok(), &["pod/web-", "service/kubernetes", "service/web", "deployment.apps/web", "replicaset.apps/web-"]);
-    has(&k.run("get svc,endpointslices -A").await.ok(), &["default", "service/web", "endpointslice.discovery.k8s.io/web-", "IPv4", "8080"]);
-    has(&k.run("get ns --show-labels").await.ok(), &["default", "Active", "kubernetes.io/metadata.name=default"]);
+    has(
+        &k.run("get all").await.ok(),
+        &["pod/web-", "service/kubernetes", "service/web", "deployment.apps/web", "replicaset.apps/web-"],
+    );
+    has(
+        &k.run("get svc,endpointslices -A").await.ok(),
+        &["default", "service/web", "endpointslice.discovery.k8s.io/web-", "IPv4", "8080"],
+    );
+    has(
+        &k.run("get ns --show-labels").await.ok(),
+        &["default", "Active", "kubernetes.io/metadata.name=default"],
+    );
 
     assert_eq!(k.run("get deploy/web svc/web -o name").await.ok(), "deployment.apps/web\nservice/web\n");
-    assert_eq!(k.run("get deploy web -o jsonpath={.spec.replicas}/{.spec.template.spec.containers[*].image}").await.ok(), "2/web:1");
+    assert_eq!(
+        k.run("get deploy web -o jsonpath={.spec.replicas}/{.spec.template.spec.containers[*].image}")
+            .await
+            .ok(),
+        "2/web:1"
+    );
     let object = k.run("get deploy web -o json").await.json();
-    assert_eq!((&object["kind"], &object["apiVersion"], &object["spec"]["replicas"]), (&"Deployment".into(), &"apps/v1".into(), &2.into()));
+    assert_eq!(
+        (&object["kind"], &object["apiVersion"], &object["spec"]["replicas"]),
+        (&"Deployment".into(), &"apps/v1".into(), &2.into())
+    );
     assert!(object["metadata"]["managedFields"].is_null(), "hidden by default");
     let shown = k.run("get deploy web -o json --show-managed-fields").await.json();
     assert_eq!(shown["metadata"]["managedFields"][0]["manager"], "kubectl-client-side-apply");
-    has(&k.run("get deploy web -o yaml").await.ok(), &["apiVersion: apps/v1", "kind: Deployment", "  name: web", "  replicas: 2"]);
-    let columns = k.run("get pods -o custom-columns=N:.metadata.name,Q:.status.qosClass --sort-by=.metadata.name").await.ok();
+    has(
+        &k.run("get deploy web -o yaml").await.ok(),
+        &["apiVersion: apps/v1", "kind: Deployment", "  name: web", "  replicas: 2"],
+    );
+    let columns = k
+        .run("get pods -o custom-columns=N:.metadata.name,Q:.status.qosClass --sort-by=.metadata.name")
+        .await
+        .ok();
     assert_eq!(rows(&columns)[1][1], "Burstable");
-    let selected = k.run("get pods --field-selector=status.phase=Running -l app=web,!nothing -o name").await.ok();
+    let selected =
+        k.run("get pods --field-selector=status.phase=Running -l app=web,!nothing -o name").await.ok();
     assert_eq!(selected.lines().count(), 2, "{selected}");
     assert_eq!(k.run("get pods --chunk-size=1 -o name").await.ok().lines().count(), 2);
     assert_eq!(k.run("get --raw /readyz").await.ok(), "ok");
-    has(&k.run("get pods nothing").await.fails(), &["Error from server (NotFound): pods \"nothing\" not found"]);
+    has(
+        &k.run("get pods nothing").await.fails(),
+        &["Error from server (NotFound): pods \"nothing\" not found"],
+    );
     has(&k.run("get gadgets").await.fails(), &["the server doesn't have a resource type \"gadgets\""]);
     has(&k.run("version").await.ok(), &["Server Version: v1.36.0+loadline"]);
     has(&k.run("cluster-info").await.ok(), &["control plane", "is running at", &cluster.url]);
@@ -115,32 +152,156 @@ async fn describe_explain_and_discovery() {
     let k = Kubectl::of(&cluster);
     has(
         &k.run("describe deployment web").await.ok(),
-        &["Name:", "web", "Replicas:", "2 desired | 2 updated | 2 total | 2 available | 0 unavailable", "Image:", "web:1",
-          "Environment:", "COLOUR:", "Available", "True", "MinimumReplicasAvailable", "NewReplicaSet:", "(2/2 replicas created)",
-          "Events:", "ScalingReplicaSet"],
+        &[
+            "Name:",
+            "web",
+            "Replicas:",
+            "2 desired | 2 updated | 2 total | 2 available | 0 unavailable",
+            "Image:",
+            "web:1",
+            "Environment:",
+            "COLOUR:",
+            "Available",
+            "True",
+            "MinimumReplicasAvailable",
+            "NewReplicaSet:",
+            "(2/2 replicas created)",
+            "Events:",
+            "ScalingReplicaSet",
+        ],
     );
     has(
         &k.run("describe pods -l app=web").await.ok(),
-        &["Node:", "node-1/127.0.0.1", "Status:", "Running", "IP:", "10.244.", "Controlled By:", "ReplicaSet/web-", "Image:", "web:1",
-          "State:", "Running", "Ready:", "True", "QoS Class:", "Burstable", "Events:", "Scheduled", "Pulled", "Created", "Started"],
+        &[
+            "Node:",
+            "node-1/127.0.0.1",
+            "Status:",
+            "Running",
+            "IP:",
+            "10.244.",
+            "Controlled By:",
+            "ReplicaSet/web-",
+            "Image:",
+            "web:1",
+            "State:",
+            "Running",
+            "Ready:",
+            "True",
+            "QoS Class:",
+            "Burstable",
+            "Events:",
+            "Scheduled",
+            "Pulled",
+            "Created",
+            "Started",
+        ],
     );
-    has(&k.run("describe node node-1").await.ok(), &["Name:", "node-1", "Ready", "True", "KubeletReady", "Capacity:", "PodCIDR:", "Non-terminated Pods:", "(2 in total)", "Allocated resources:", "cpu", "200m"]);
-    has(&k.run("describe service web").await.ok(), &["Selector:", "app=web", "IP:", "10.", "Port:", "http  80/TCP", "TargetPort:", "http/TCP", "Endpoints:", "10.244.", ":8080"]);
+    has(
+        &k.run("describe node node-1").await.ok(),
+        &[
+            "Name:",
+            "node-1",
+            "Ready",
+            "True",
+            "KubeletReady",
+            "Capacity:",
+            "PodCIDR:",
+            "Non-terminated Pods:",
+            "(2 in total)",
+            "Allocated resources:",
+            "cpu",
+            "200m",
+        ],
+    );
+    has(
+        &k.run("describe service web").await.ok(),
+        &[
+            "Selector:",
+            "app=web",
+            "IP:",
+            "10.",
+            "Port:",
+            "http  80/TCP",
+            "TargetPort:",
+            "http/TCP",
+            "Endpoints:",
+            "10.244.",
+            ":8080",
+        ],
+    );
     k.run("autoscale deployment web --min=1 --max=4 --cpu-percent=80").await.ok();
-    has(&k.run("describe hpa web").await.ok(), &["Reference:", "Deployment/web", "as a percentage of request", "80%", "Min replicas:", "1", "Max replicas:", "4"]);
+    has(
+        &k.run("describe hpa web").await.ok(),
+        &[
+            "Reference:",
+            "Deployment/web",
+            "as a percentage of request",
+            "80%",
+            "Min replicas:",
+            "1",
+            "Max replicas:",
+            "4",
+        ],
+    );
 
-    has(&k.run("explain deployment.spec.strategy.rollingUpdate").await.ok(), &["GROUP:", "apps", "KIND:", "Deployment", "FIELD: rollingUpdate", "maxSurge", "maxUnavailable"]);
-    has(&k.run("explain pods --recursive").await.ok(), &["KIND:", "Pod", "containers", "livenessProbe", "terminationGracePeriodSeconds"]);
-    has(&k.run("explain hpa.spec.metrics --api-version=autoscaling/v2").await.ok(), &["autoscaling", "v2", "containerResource"]);
-    has(&k.run("explain scalingpolicy.spec").await.ok(), &["autoscaling.loadline.io", "ScalingPolicy", "maxReplicas", "objectives"]);
+    has(
+        &k.run("explain deployment.spec.strategy.rollingUpdate").await.ok(),
+        &["GROUP:", "apps", "KIND:", "Deployment", "FIELD: rollingUpdate", "maxSurge", "maxUnavailable"],
+    );
+    has(
+        &k.run("explain pods --recursive").await.ok(),
+        &["KIND:", "Pod", "containers", "livenessProbe", "terminationGracePeriodSeconds"],
+    );
+    has(
+        &k.run("explain hpa.spec.metrics --api-version=autoscaling/v2").await.ok(),
+        &["autoscaling", "v2", "containerResource"],
+    );
+    has(
+        &k.run("explain scalingpolicy.spec").await.ok(),
+        &["autoscaling.loadline.io", "ScalingPolicy", "maxReplicas", "objectives"],
+    );
     // The older form of the documents, in protobuf.
-    has(&k.run("explain deployment.spec.strategy --output=plaintext-openapiv2").await.ok(), &["KIND:", "Deployment", "FIELDS:", "rollingUpdate"]);
+    has(
+        &k.run("explain deployment.spec.strategy --output=plaintext-openapiv2").await.ok(),
+        &["KIND:", "Deployment", "FIELDS:", "rollingUpdate"],
+    );
     has(&k.run("explain pod.nothing").await.fails(), &["field \"nothing\" does not exist"]);
     let resources = k.run("api-resources").await.ok();
-    has(&resources, &["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND", "configmaps", "cm", "v1", "true", "ConfigMap", "deployments", "deploy", "apps/v1"]);
+    has(
+        &resources,
+        &[
+            "NAME",
+            "SHORTNAMES",
+            "APIVERSION",
+            "NAMESPACED",
+            "KIND",
+            "configmaps",
+            "cm",
+            "v1",
+            "true",
+            "ConfigMap",
+            "deployments",
+            "deploy",
+            "apps/v1",
+        ],
+    );
     has(&resources, &["scalingpolicies", "autoscaling.loadline.io/v1alpha1", "true", "ScalingPolicy"]);
-    has(&k.run("api-resources --api-group=metrics.k8s.io").await.ok(), &["nodes", "NodeMetrics", "pods", "PodMetrics"]);
-    has(&k.run("api-versions").await.ok(), &["apps/v1", "autoscaling/v1", "autoscaling/v2", "coordination.k8s.io/v1", "discovery.k8s.io/v1", "metrics.k8s.io/v1beta1", "v1"]);
+    has(
+        &k.run("api-resources --api-group=metrics.k8s.io").await.ok(),
+        &["nodes", "NodeMetrics", "pods", "PodMetrics"],
+    );
+    has(
+        &k.run("api-versions").await.ok(),
+        &[
+            "apps/v1",
+            "autoscaling/v1",
+            "autoscaling/v2",
+            "coordination.k8s.io/v1",
+            "discovery.k8s.io/v1",
+            "metrics.k8s.io/v1beta1",
+            "v1",
+        ],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +310,10 @@ async fn objects_are_changed_in_many_ways() {
     let k = Kubectl::of(&cluster);
     let field = async |path: &str| k.run(&format!("get deploy web -o jsonpath={{{path}}}")).await.ok();
     assert_eq!(k.run("label deploy web tier=front").await.ok(), "deployment.apps/web labeled\n");
-    has(&k.run("label deploy web tier=back").await.fails(), &["already has a value (front), and --overwrite is false"]);
+    has(
+        &k.run("label deploy web tier=back").await.fails(),
+        &["already has a value (front), and --overwrite is false"],
+    );
     k.run("label deploy web tier=back --overwrite").await.ok();
     assert_eq!(field(".metadata.labels.tier").await, "back");
     assert_eq!(k.run("label deploy web tier-").await.ok(), "deployment.apps/web unlabeled\n");
@@ -159,16 +323,44 @@ async fn objects_are_changed_in_many_ways() {
 
     k.args(&["patch", "deploy", "web", "--type=merge", "-p", r#"{"spec":{"minReadySeconds":1}}"#]).await.ok();
     assert_eq!(field(".spec.minReadySeconds").await, "1");
-    k.args(&["patch", "deploy", "web", "--type=json", "-p", r#"[{"op":"replace","path":"/spec/minReadySeconds","value":0}]"#]).await.ok();
+    k.args(&[
+        "patch",
+        "deploy",
+        "web",
+        "--type=json",
+        "-p",
+        r#"[{"op":"replace","path":"/spec/minReadySeconds","value":0}]"#,
+    ])
+    .await
+    .ok();
     assert_eq!(field(".spec.minReadySeconds").await, "");
     // Strategic: the container is found by its name, the rest of the list stays.
     let patch = r#"{"spec":{"template":{"spec":{"containers":[{"name":"main","env":[{"name":"SIZE","value":"big"}]}]}}}}"#;
     k.args(&["patch", "deploy", "web", "-p", patch]).await.ok();
     assert_eq!(field(".spec.template.spec.containers[0].env[*].name").await, "SIZE COLOUR");
     assert_eq!(field(".spec.template.spec.containers[0].image").await, "web:1");
-    let said = k.args(&["patch", "deploy", "web", "--type=json", "-p", r#"[{"op":"test","path":"/spec/replicas","value":9}]"#]).await;
+    let said = k
+        .args(&[
+            "patch",
+            "deploy",
+            "web",
+            "--type=json",
+            "-p",
+            r#"[{"op":"test","path":"/spec/replicas","value":9}]"#,
+        ])
+        .await;
     has(&said.fails(), &["error"]);
-    k.args(&["patch", "deploy", "web", "--subresource=scale", "--type=merge", "-p", r#"{"spec":{"replicas":3}}"#]).await.ok();
+    k.args(&[
+        "patch",
+        "deploy",
+        "web",
+        "--subresource=scale",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"replicas":3}}"#,
+    ])
+    .await
+    .ok();
     assert_eq!(field(".spec.replicas").await, "3");
 
     k.run("set image deploy/web main=web:2").await.ok();
@@ -178,7 +370,10 @@ async fn objects_are_changed_in_many_ways() {
     k.run("set resources deploy/web --limits=cpu=500m").await.ok();
     assert_eq!(field(".spec.template.spec.containers[0].resources.limits.cpu").await, "500m");
     // An editor that changes one line.
-    let said = k.with_env("KUBE_EDITOR", "sed -i s/minReadySeconds:.*//;s/web:2/web:3/", "edit deploy web").await.ok();
+    let said = k
+        .with_env("KUBE_EDITOR", "sed -i s/minReadySeconds:.*//;s/web:2/web:3/", "edit deploy web")
+        .await
+        .ok();
     assert_eq!(said, "deployment.apps/web edited\n");
     assert_eq!(field(".spec.template.spec.containers[0].image").await, "web:3");
     let wrong = k.with_env("KUBE_EDITOR", "sed -i s/replicas:.*/replicas:\\ -5/", "edit deploy web").await;
@@ -189,7 +384,10 @@ async fn objects_are_changed_in_many_ways() {
     assert!(object.is_empty() || object.contains("kube-root-ca.crt"));
     k.run("create configmap c --from-literal=a=1").await.ok();
     let old = k.run("get cm c -o yaml").await.ok();
-    assert_eq!(k.stdin("replace -f -", &old.replace("a: \"1\"", "a: \"2\"")).await.ok(), "configmap/c replaced\n");
+    assert_eq!(
+        k.stdin("replace -f -", &old.replace("a: \"1\"", "a: \"2\"")).await.ok(),
+        "configmap/c replaced\n"
+    );
     has(&k.stdin("replace -f -", &old).await.fails(), &["the object has been modified"]);
 }
 
@@ -198,19 +396,35 @@ async fn objects_are_created_in_many_ways() {
     let Some(cluster) = empty().await else { return };
     let k = Kubectl::of(&cluster);
     assert_eq!(k.run("create namespace space").await.ok(), "namespace/space created\n");
-    has(&k.run("create namespace space").await.fails(), &["Error from server (AlreadyExists): namespaces \"space\" already exists"]);
-    assert_eq!(k.run("create deployment d --image=app:1 --replicas=2 --port=8080 -n space").await.ok(), "deployment.apps/d created\n");
-    assert_eq!(k.run("expose deployment d --port=80 --target-port=8080 -n space").await.ok(), "service/d exposed\n");
+    has(
+        &k.run("create namespace space").await.fails(),
+        &["Error from server (AlreadyExists): namespaces \"space\" already exists"],
+    );
+    assert_eq!(
+        k.run("create deployment d --image=app:1 --replicas=2 --port=8080 -n space").await.ok(),
+        "deployment.apps/d created\n"
+    );
+    assert_eq!(
+        k.run("expose deployment d --port=80 --target-port=8080 -n space").await.ok(),
+        "service/d exposed\n"
+    );
     assert_eq!(k.run("get svc d -n space -o jsonpath={.spec.selector.app}:{.spec.ports[0].port}>{.spec.ports[0].targetPort}").await.ok(), "d:80>8080");
     k.run("create configmap c --from-literal=a=one -n space").await.ok();
     has(&k.run("describe cm c -n space").await.ok(), &["Data", "a:", "one"]);
     k.run("create secret generic s --from-literal=password=hidden -n space").await.ok();
-    assert_eq!(k.run("get secret s -n space -o jsonpath={.type}:{.data.password}").await.ok(), "Opaque:aGlkZGVu");
+    assert_eq!(
+        k.run("get secret s -n space -o jsonpath={.type}:{.data.password}").await.ok(),
+        "Opaque:aGlkZGVu"
+    );
     k.run("create serviceaccount sa -n space").await.ok();
     k.run("create service nodeport np --tcp=80:8080 -n space").await.ok();
-    let port: u32 = k.run("get svc np -n space -o jsonpath={.spec.ports[0].nodePort}").await.ok().parse().unwrap();
+    let port: u32 =
+        k.run("get svc np -n space -o jsonpath={.spec.ports[0].nodePort}").await.ok().parse().unwrap();
     assert!((30000..=32767).contains(&port), "{port}");
-    assert_eq!(k.run("run one --image=app:1 --restart=Never --labels=a=b -n space").await.ok(), "pod/one created\n");
+    assert_eq!(
+        k.run("run one --image=app:1 --restart=Never --labels=a=b -n space").await.ok(),
+        "pod/one created\n"
+    );
     k.run("wait --for=condition=Ready pod/one -n space --timeout=60s").await.ok();
     k.run("wait --for=jsonpath={.status.availableReplicas}=2 deployment/d -n space --timeout=60s").await.ok();
     let late = k.run("wait --for=condition=Ready pod/none -n space --timeout=1s").await;
@@ -221,11 +435,20 @@ async fn objects_are_created_in_many_ways() {
     assert!(said["metadata"]["uid"].is_string() && said["spec"]["progressDeadlineSeconds"] == 600, "{said}");
     has(&k.run("get deploy dry -n space").await.fails(), &["NotFound"]);
     let client = k.run("create deployment dry --image=app:1 --dry-run=client -o yaml").await.ok();
-    assert_eq!(k.stdin("apply --dry-run=server -n space -f -", &client).await.ok(), "deployment.apps/dry created (server dry run)\n");
-    has(&k.stdin("apply -n space -f -", &client.replace("replicas:", "replcas:")).await.fails(), &["unknown field \"spec.replcas\""]);
+    assert_eq!(
+        k.stdin("apply --dry-run=server -n space -f -", &client).await.ok(),
+        "deployment.apps/dry created (server dry run)\n"
+    );
+    has(
+        &k.stdin("apply -n space -f -", &client.replace("replicas:", "replcas:")).await.fails(),
+        &["unknown field \"spec.replcas\""],
+    );
     let wrong = client.replace("name: dry\n", "name: Dry\n");
     has(&k.stdin("apply -n space -f -", &wrong).await.fails(), &["is invalid", "metadata.name"]);
-    has(&k.stdin("apply -f -", "apiVersion: v1\nkind: Nothing\nmetadata: {name: x}\n").await.fails(), &["no matches for kind \"Nothing\""]);
+    has(
+        &k.stdin("apply -f -", "apiVersion: v1\nkind: Nothing\nmetadata: {name: x}\n").await.fails(),
+        &["no matches for kind \"Nothing\""],
+    );
     has(&k.stdin("create -f -", &format!("{client}\n---\n{client}")).await.fails(), &["AlreadyExists"]);
     k.stdin("create -f -", "apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: gen-}\n").await.ok();
     has(&k.run("get cm -o name").await.ok(), &["configmap/gen-"]);
@@ -238,7 +461,10 @@ async fn scale_and_autoscale() {
     assert_eq!(k.run("scale deployment web --replicas=4").await.ok(), "deployment.apps/web scaled\n");
     k.run(READY).await.ok();
     assert_eq!(k.run("get pods -o name").await.ok().lines().count(), 4);
-    has(&k.run("scale deployment web --replicas=5 --current-replicas=2").await.fails(), &["Expected replicas to be 2, was 4"]);
+    has(
+        &k.run("scale deployment web --replicas=5 --current-replicas=2").await.fails(),
+        &["Expected replicas to be 2, was 4"],
+    );
     k.run("scale deployment web --replicas=0").await.ok();
     k.run("wait --for=delete pod -l app=web --timeout=60s").await.ok();
     assert_eq!(k.run("get deploy web -o jsonpath={.status.replicas}").await.ok(), "");
@@ -250,11 +476,15 @@ async fn scale_and_autoscale() {
         if seen == "0" { Ok(()) } else { Err(seen) }
     })
     .await;
-    assert_eq!(k.run("autoscale deployment web --min=2 --max=6 --cpu-percent=70").await.ok(), "horizontalpodautoscaler.autoscaling/web autoscaled\n");
+    assert_eq!(
+        k.run("autoscale deployment web --min=2 --max=6 --cpu-percent=70").await.ok(),
+        "horizontalpodautoscaler.autoscaling/web autoscaled\n"
+    );
     let hpa = k.run("get hpa web -o json").await.json();
     assert_eq!((&hpa["spec"]["minReplicas"], &hpa["spec"]["maxReplicas"]), (&2.into(), &6.into()));
     assert_eq!(hpa["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
-    let old = k.run("get --raw /apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/web").await.json();
+    let old =
+        k.run("get --raw /apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/web").await.json();
     assert_eq!(old["spec"]["targetCPUUtilizationPercentage"], 70);
     let table = k.run("get hpa").await.ok();
     assert_eq!(rows(&table)[0], ["NAME", "REFERENCE", "TARGETS", "MINPODS", "MAXPODS", "REPLICAS", "AGE"]);
@@ -265,7 +495,8 @@ async fn scale_and_autoscale() {
 async fn rollouts() {
     let Some(cluster) = with_web(2).await else { return };
     let k = Kubectl::of(&cluster);
-    let image = async || k.run("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}").await.ok();
+    let image =
+        async || k.run("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}").await.ok();
     for version in ["web:2", "web:3"] {
         k.run(&format!("set image deploy/web main={version}")).await.ok();
         k.run(&format!("annotate deploy/web kubernetes.io/change-cause=to-{version} --overwrite")).await.ok();
@@ -281,7 +512,10 @@ async fn rollouts() {
     k.run(READY).await.ok();
     assert_eq!(image().await, "web:1");
     has(&k.run("rollout history deploy/web").await.ok(), &["3", "to-web:3", "4", "to-web:2", "5"]);
-    has(&k.run("rollout undo deploy/web --to-revision=99").await.fails(), &["unable to find specified revision 99"]);
+    has(
+        &k.run("rollout undo deploy/web --to-revision=99").await.fails(),
+        &["unable to find specified revision 99"],
+    );
 
     // A paused Deployment takes changes and does not act on them.
     let before = k.run("get rs -o name").await.ok().lines().count();
@@ -297,7 +531,10 @@ async fn rollouts() {
     assert_eq!(k.run("get rs -o name").await.ok().lines().count(), before);
     assert_eq!(k.run("rollout resume deploy/web").await.ok(), "deployment.apps/web resumed\n");
     has(&k.run(READY).await.ok(), &["successfully rolled out"]);
-    assert_eq!(k.run("get pods -l app=web -o jsonpath={.items[*].spec.containers[0].image}").await.ok(), "web:4 web:4");
+    assert_eq!(
+        k.run("get pods -l app=web -o jsonpath={.items[*].spec.containers[0].image}").await.ok(),
+        "web:4 web:4"
+    );
     let pods = k.run("get pods -l app=web -o name").await.ok();
     assert_eq!(k.run("rollout restart deploy/web").await.ok(), "deployment.apps/web restarted\n");
     k.run(READY).await.ok();
@@ -320,13 +557,20 @@ async fn logs_exec_and_top() {
     assert!(stamped.starts_with("20") && stamped.contains('T'), "{stamped}");
     assert!(k.run("logs -l app=web --prefix --tail=1").await.ok().contains("[pod/web-"));
     has(&k.run("logs deploy/web -c nothing").await.fails(), &["container nothing is not valid for pod"]);
-    has(&k.run("logs deploy/web --previous").await.fails(), &["previous terminated container \"main\"", "not found"]);
+    has(
+        &k.run("logs deploy/web --previous").await.fails(),
+        &["previous terminated container \"main\"", "not found"],
+    );
     let pod = k.run("get pods -o jsonpath={.items[0].metadata.name}").await.ok();
 
     // Followed until its pod goes.
-    let args = ["logs", "-f", &pod, "--kubeconfig", &cluster.kubeconfig().to_string_lossy()].map(str::to_owned);
+    let args =
+        ["logs", "-f", &pod, "--kubeconfig", &cluster.kubeconfig().to_string_lossy()].map(str::to_owned);
     let follow = Process::start("follow", k.program(), &args, cluster.dir());
-    eventually("it follows", SOON, async || if follow.stdout().is_empty() { Err("nothing".to_owned()) } else { Ok(()) }).await;
+    eventually("it follows", SOON, async || {
+        if follow.stdout().is_empty() { Err("nothing".to_owned()) } else { Ok(()) }
+    })
+    .await;
     assert!(follow.has_ended().is_none());
 
     let said = k.run(&format!("exec {pod} -- echo hello")).await.ok();
@@ -344,7 +588,10 @@ async fn logs_exec_and_top() {
     })
     .await;
     has(&k.run("top pods --containers").await.ok(), &["POD", "NAME", "CPU(cores)", "MEMORY(bytes)", "main"]);
-    has(&k.run("top nodes").await.ok(), &["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)", "node-1", "%"]);
+    has(
+        &k.run("top nodes").await.ok(),
+        &["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)", "node-1", "%"],
+    );
 
     k.run(&format!("delete pod {pod}")).await.ok();
     let status = follow.wait(SOON).expect("logs -f ends with its pod");
@@ -355,7 +602,8 @@ async fn logs_exec_and_top() {
 async fn deletion_in_three_ways() {
     let Some(cluster) = with_web(1).await else { return };
     let k = Kubectl::of(&cluster);
-    let count = async |kind: &str| k.run(&format!("get {kind} -l app=web -o name")).await.ok().lines().count();
+    let count =
+        async |kind: &str| k.run(&format!("get {kind} -l app=web -o name")).await.ok().lines().count();
     let gone = async |kind: &str| {
         eventually(&format!("no {kind} is left"), SOON, async || {
             let left = count(kind).await;
@@ -388,7 +636,10 @@ async fn deletion_in_three_ways() {
     has(&k.run("delete pod nothing").await.fails(), &["NotFound"]);
     assert_eq!(k.run("delete pod nothing --ignore-not-found").await.ok(), "");
     k.stdin("apply -f -", WEB).await.ok();
-    assert_eq!(k.stdin("delete -f -", WEB).await.ok(), "deployment.apps \"web\" deleted\nservice \"web\" deleted\n");
+    assert_eq!(
+        k.stdin("delete -f -", WEB).await.ok(),
+        "deployment.apps \"web\" deleted\nservice \"web\" deleted\n"
+    );
     k.run("create cm a").await.ok();
     k.run("create cm b").await.ok();
     has(&k.run("delete cm --all").await.ok(), &["configmap \"a\" deleted", "configmap \"b\" deleted"]);
@@ -406,10 +657,18 @@ async fn diff_and_server_side_apply() {
     let changed = k.stdin("diff -f -", &WEB.replace("web:1", "web:9")).await;
     assert_eq!(changed.status.code(), Some(1), "{changed}");
     has(&changed.stdout, &["-        image: web:1", "+        image: web:9"]);
-    assert_eq!(k.run("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}").await.ok(), "web:1");
+    assert_eq!(
+        k.run("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}").await.ok(),
+        "web:1"
+    );
 
-    let map = |value: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{a: '{value}'}}\n");
-    assert_eq!(k.stdin("apply --server-side --field-manager=one -f -", &map("1")).await.ok(), "configmap/c serverside-applied\n");
+    let map = |value: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{a: '{value}'}}\n")
+    };
+    assert_eq!(
+        k.stdin("apply --server-side --field-manager=one -f -", &map("1")).await.ok(),
+        "configmap/c serverside-applied\n"
+    );
     k.stdin("apply --server-side --field-manager=one -f -", &map("2")).await.ok();
     let conflict = k.stdin("apply --server-side --field-manager=two -f -", &map("3")).await;
     has(&conflict.fails(), &["Apply failed with 1 conflict", "conflict with \"one\"", ".data.a"]);
@@ -417,10 +676,16 @@ async fn diff_and_server_side_apply() {
     k.stdin("apply --server-side --field-manager=two -f -", &map("2")).await.ok();
     k.stdin("apply --server-side --field-manager=two --force-conflicts -f -", &map("3")).await.ok();
     let owners = k.run("get cm c -o json --show-managed-fields").await.json();
-    let owners: Vec<&Value> = owners["metadata"]["managedFields"].as_array().unwrap().iter().map(|m| &m["manager"]).collect();
+    let owners: Vec<&Value> =
+        owners["metadata"]["managedFields"].as_array().unwrap().iter().map(|m| &m["manager"]).collect();
     assert_eq!(owners, ["two"]);
     // What its last owner leaves out goes away.
-    k.stdin("apply --server-side --field-manager=two -f -", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n").await.ok();
+    k.stdin(
+        "apply --server-side --field-manager=two -f -",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n",
+    )
+    .await
+    .ok();
     assert_eq!(k.run("get cm c -o jsonpath={.data}").await.ok(), "");
     // From client-side to server-side without a conflict with oneself.
     k.stdin("apply --server-side -f -", WEB).await.ok();
@@ -437,7 +702,18 @@ async fn watch_and_events() {
         Process::start(name, k.program(), &all, cluster.dir())
     };
     let table = watch("table", &["get", "pods", "-w"]);
-    let events = watch("events", &["get", "deploy", "web", "-w", "--output-watch-events", "-o", "jsonpath={.type}={.object.spec.replicas} "]);
+    let events = watch(
+        "events",
+        &[
+            "get",
+            "deploy",
+            "web",
+            "-w",
+            "--output-watch-events",
+            "-o",
+            "jsonpath={.type}={.object.spec.replicas} ",
+        ],
+    );
     eventually("both show what is there", SOON, async || {
         let (t, e) = (table.stdout(), events.stdout());
         if t.lines().count() >= 3 && e.contains("ADDED=2") { Ok(()) } else { Err(format!("{t}\n{e}")) }
@@ -452,8 +728,14 @@ async fn watch_and_events() {
     .await;
     table.kill();
     events.kill();
-    has(&k.run("get events --field-selector=reason=ScalingReplicaSet").await.ok(), &["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE", "deployment/web"]);
-    has(&k.run("events --for deployment/web").await.ok(), &["Normal", "ScalingReplicaSet", "Deployment/web", "Scaled up replica set"]);
+    has(
+        &k.run("get events --field-selector=reason=ScalingReplicaSet").await.ok(),
+        &["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE", "deployment/web"],
+    );
+    has(
+        &k.run("events --for deployment/web").await.ok(),
+        &["Normal", "ScalingReplicaSet", "Deployment/web", "Scaled up replica set"],
+    );
     has(&k.run("events --types=Normal").await.ok(), &["Scheduled", "Successfully assigned default/web-"]);
 }
 
@@ -462,7 +744,8 @@ async fn nodes_are_cordoned_tainted_and_drained() {
     let Some(cluster) = with_web(2).await else { return };
     let k = Kubectl::of(&cluster);
     let on = async |node: &str| {
-        let pods = k.run(&format!("get pods -l app=web --field-selector=spec.nodeName={node} -o name")).await.ok();
+        let pods =
+            k.run(&format!("get pods -l app=web --field-selector=spec.nodeName={node} -o name")).await.ok();
         pods.lines().count()
     };
     assert_eq!(k.run("cordon node-1").await.ok(), "node/node-1 cordoned\n");
@@ -470,7 +753,10 @@ async fn nodes_are_cordoned_tainted_and_drained() {
     k.run("scale deploy web --replicas=4").await.ok();
     k.run(READY).await.ok();
     assert_eq!((on("node-1").await, on("node-2").await), (1, 3));
-    has(&k.run("drain node-1 --ignore-daemonsets --timeout=60s").await.ok(), &["evicting pod default/web-", "node/node-1 drained"]);
+    has(
+        &k.run("drain node-1 --ignore-daemonsets --timeout=60s").await.ok(),
+        &["evicting pod default/web-", "node/node-1 drained"],
+    );
     k.run(READY).await.ok();
     assert_eq!((on("node-1").await, on("node-2").await), (0, 4));
     assert_eq!(k.run("uncordon node-1").await.ok(), "node/node-1 uncordoned\n");

@@ -106,20 +106,35 @@ async fn a_deployment_rolls_forward_and_back_without_a_gap() {
     let addresses: BTreeSet<&str> = pods.iter().filter_map(|p| p["status"]["podIP"].as_str()).collect();
     assert_eq!(addresses.len(), 4, "each has an address of its own: {addresses:?}");
 
-    let image = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": image,
-        "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}}}]}}}});
+    let image = |image: &str| {
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": image,
+        "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}}}]}}}})
+    };
     let path = format!("{DEPLOYMENTS}/web");
     for version in ["app:2", "app:1"] {
         cluster.request("PATCH", &path, Some(&image(version))).await;
         let start = Instant::now();
-        eventually(&format!("all pods run {version}, at least 3 and at most 5 at any time"), SOON, async || {
-            let pods = pods_of(&cluster, "web").await;
-            let active: Vec<&Value> = pods.iter().filter(|p| p["metadata"]["deletionTimestamp"].is_null()).collect();
-            let ready = active.iter().filter(|p| is_ready(p)).count();
-            assert!(ready >= 3 && active.len() <= 5, "{ready} ready of {}: {}", active.len(), lines(&pods));
-            let new = active.iter().filter(|p| is_ready(p) && p["spec"]["containers"][0]["image"] == version).count();
-            if new == 4 && pods.len() == 4 { Ok(()) } else { Err(lines(&pods)) }
-        })
+        eventually(
+            &format!("all pods run {version}, at least 3 and at most 5 at any time"),
+            SOON,
+            async || {
+                let pods = pods_of(&cluster, "web").await;
+                let active: Vec<&Value> =
+                    pods.iter().filter(|p| p["metadata"]["deletionTimestamp"].is_null()).collect();
+                let ready = active.iter().filter(|p| is_ready(p)).count();
+                assert!(
+                    ready >= 3 && active.len() <= 5,
+                    "{ready} ready of {}: {}",
+                    active.len(),
+                    lines(&pods)
+                );
+                let new = active
+                    .iter()
+                    .filter(|p| is_ready(p) && p["spec"]["containers"][0]["image"] == version)
+                    .count();
+                if new == 4 && pods.len() == 4 { Ok(()) } else { Err(lines(&pods)) }
+            },
+        )
         .await;
         eprintln!("roll-out to {version}: {:?}", start.elapsed());
     }
@@ -191,14 +206,18 @@ async fn pods_of_a_dead_node_become_ready_elsewhere() {
     .await;
     create(&cluster, DEPLOYMENTS, &deployment("web", 6, json!({}))).await;
     let before = ready(&cluster, "web", 6, SOON).await;
-    let there: BTreeSet<&str> = before.iter().filter(|p| p["spec"]["nodeName"] == "node-x").map(uid).collect();
+    let there: BTreeSet<&str> =
+        before.iter().filter(|p| p["spec"]["nodeName"] == "node-x").map(uid).collect();
     assert!(!there.is_empty(), "none was on node-x: {}", lines(&before));
 
     agent.kill();
     let start = Instant::now();
     let after = eventually("6 pods are ready, all on the other node", LATER, async || {
-        let pods: Vec<Value> =
-            pods_of(&cluster, "web").await.into_iter().filter(|p| p["metadata"]["deletionTimestamp"].is_null()).collect();
+        let pods: Vec<Value> = pods_of(&cluster, "web")
+            .await
+            .into_iter()
+            .filter(|p| p["metadata"]["deletionTimestamp"].is_null())
+            .collect();
         let good = pods.len() == 6 && pods.iter().all(|p| is_ready(p) && p["spec"]["nodeName"] == "node-1");
         if good { Ok(pods) } else { Err(lines(&pods)) }
     })
@@ -236,7 +255,11 @@ async fn a_crashing_container_backs_off() {
         let pods = pods_of(&cluster, "crash").await;
         let status = &pods.first().ok_or("no pod")?["status"]["containerStatuses"][0];
         let waits = status["state"]["waiting"]["reason"] == "CrashLoopBackOff";
-        if waits && status["restartCount"].as_u64() >= Some(1) { Ok(pods[0].clone()) } else { Err(status.to_string()) }
+        if waits && status["restartCount"].as_u64() >= Some(1) {
+            Ok(pods[0].clone())
+        } else {
+            Err(status.to_string())
+        }
     })
     .await;
     let status = &pod["status"]["containerStatuses"][0];
@@ -265,24 +288,41 @@ async fn endpoints_follow_readiness() {
         let slices = cluster.list(slices).await;
         let all = slices.iter().flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default());
         let mut all: Vec<(String, bool)> = all
-            .map(|e| (e["targetRef"]["name"].as_str().unwrap_or_default().to_owned(), e["conditions"]["ready"] == true))
+            .map(|e| {
+                (
+                    e["targetRef"]["name"].as_str().unwrap_or_default().to_owned(),
+                    e["conditions"]["ready"] == true,
+                )
+            })
             .collect();
         all.sort();
         all
     };
     eventually("both endpoints are there and not ready yet", SOON, async || {
         let seen = endpoints().await;
-        if seen.len() == 2 && seen.iter().all(|(_, ready)| !ready) { Ok(()) } else { Err(format!("{seen:?}")) }
+        if seen.len() == 2 && seen.iter().all(|(_, ready)| !ready) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
     })
     .await;
     let pods = ready(&cluster, "web", 2, SOON).await;
     eventually("both are ready", SOON, async || {
         let seen = endpoints().await;
-        if seen.len() == 2 && seen.iter().all(|(_, ready)| *ready) { Ok(()) } else { Err(format!("{seen:?}")) }
+        if seen.len() == 2 && seen.iter().all(|(_, ready)| *ready) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
     })
     .await;
     let slice = &cluster.list(slices).await[0];
-    assert_eq!((&slice["ports"][0]["port"], &slice["ports"][0]["name"]), (&json!(8080), &json!("http")), "{slice:#}");
+    assert_eq!(
+        (&slice["ports"][0]["port"], &slice["ports"][0]["name"]),
+        (&json!(8080), &json!("http")),
+        "{slice:#}"
+    );
 
     // A pod that loses the label is not among them any more; its ReplicaSet makes another.
     let lost = name(&pods[0]).to_owned();
@@ -296,7 +336,8 @@ async fn endpoints_follow_readiness() {
     .await;
     // Endpoints, the older form, say the same.
     eventually("Endpoints has two addresses", SOON, async || {
-        let object = cluster.get("/api/v1/namespaces/default/endpoints/web").await.map_err(|e| e.to_string())?;
+        let object =
+            cluster.get("/api/v1/namespaces/default/endpoints/web").await.map_err(|e| e.to_string())?;
         let addresses = object["subsets"][0]["addresses"].as_array().map_or(0, Vec::len);
         if addresses == 2 { Ok(()) } else { Err(object["subsets"].to_string()) }
     })
@@ -322,7 +363,10 @@ async fn a_namespace_takes_all_its_objects_along() {
     let objects = [
         ("/api/v1/namespaces/space/configmaps", core("ConfigMap", json!({}))),
         ("/api/v1/namespaces/space/secrets", core("Secret", json!({}))),
-        ("/api/v1/namespaces/space/services", core("Service", json!({"spec": {"ports": [{"port": 80}], "selector": {"app": "x"}}}))),
+        (
+            "/api/v1/namespaces/space/services",
+            core("Service", json!({"spec": {"ports": [{"port": 80}], "selector": {"app": "x"}}})),
+        ),
         ("/apis/apps/v1/namespaces/space/deployments", deployment("x", 2, json!({}))),
     ];
     for (collection, object) in &objects {
@@ -334,8 +378,14 @@ async fn a_namespace_takes_all_its_objects_along() {
     })
     .await;
     cluster.request("DELETE", "/api/v1/namespaces/space", None).await;
-    let refused = cluster.ask("POST", "/api/v1/namespaces/space/configmaps", Some(&json!({"apiVersion": "v1",
-        "kind": "ConfigMap", "metadata": {"name": "late"}}))).await;
+    let refused = cluster
+        .ask(
+            "POST",
+            "/api/v1/namespaces/space/configmaps",
+            Some(&json!({"apiVersion": "v1",
+        "kind": "ConfigMap", "metadata": {"name": "late"}})),
+        )
+        .await;
     let kube::Error::Api(status) = refused.expect_err("it is being deleted") else { panic!("no Status") };
     assert!(matches!(status.code, 403 | 404), "{status:?}");
     eventually("the namespace is gone", SOON, async || match cluster.get("/api/v1/namespaces/space").await {
@@ -343,11 +393,23 @@ async fn a_namespace_takes_all_its_objects_along() {
         other => Err(format!("{other:?}")),
     })
     .await;
-    for collection in ["/api/v1/configmaps", "/api/v1/secrets", "/api/v1/services", "/api/v1/pods", "/api/v1/serviceaccounts",
-        "/apis/apps/v1/deployments", "/apis/apps/v1/replicasets", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/events"]
-    {
-        let left: Vec<Value> =
-            cluster.list(collection).await.into_iter().filter(|o| o["metadata"]["namespace"] == "space").collect();
+    for collection in [
+        "/api/v1/configmaps",
+        "/api/v1/secrets",
+        "/api/v1/services",
+        "/api/v1/pods",
+        "/api/v1/serviceaccounts",
+        "/apis/apps/v1/deployments",
+        "/apis/apps/v1/replicasets",
+        "/apis/discovery.k8s.io/v1/endpointslices",
+        "/api/v1/events",
+    ] {
+        let left: Vec<Value> = cluster
+            .list(collection)
+            .await
+            .into_iter()
+            .filter(|o| o["metadata"]["namespace"] == "space")
+            .collect();
         assert!(left.is_empty(), "{collection}: {left:#?}");
     }
 }
@@ -355,9 +417,15 @@ async fn a_namespace_takes_all_its_objects_along() {
 /// Names and uids of what was made, which no restart may change.
 async fn identities(cluster: &Cluster) -> BTreeSet<(String, String)> {
     let mut all = BTreeSet::new();
-    for collection in ["/api/v1/namespaces", "/api/v1/services", "/api/v1/configmaps", "/apis/apps/v1/deployments",
-        "/apis/apps/v1/replicasets", "/api/v1/pods", "/api/v1/nodes"]
-    {
+    for collection in [
+        "/api/v1/namespaces",
+        "/api/v1/services",
+        "/api/v1/configmaps",
+        "/apis/apps/v1/deployments",
+        "/apis/apps/v1/replicasets",
+        "/api/v1/pods",
+        "/api/v1/nodes",
+    ] {
         for object in cluster.list(collection).await {
             all.insert((format!("{collection}/{}", name(&object)), uid(&object).to_owned()));
         }
@@ -382,7 +450,8 @@ async fn the_same_directory_continues_with_the_same_objects() {
     let writer = tokio::spawn(async move {
         let mut acknowledged = Vec::new();
         for number in 0.. {
-            let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("c-{number}")}});
+            let body =
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("c-{number}")}});
             let request = http::Request::post(collection).header("content-type", "application/json");
             let request = request.body(serde_json::to_vec(&body).unwrap()).unwrap();
             match client.request::<Value>(request).await {
@@ -423,7 +492,8 @@ async fn the_face_recognition_service_is_available() {
     eventually("the Service has two endpoints on port 8080", SOON, async || {
         let slices = cluster.list(slices).await;
         let slice = slices.first().ok_or("no slice")?;
-        let good = slice["endpoints"].as_array().map_or(0, Vec::len) == 2 && slice["ports"][0]["port"] == 8080;
+        let good =
+            slice["endpoints"].as_array().map_or(0, Vec::len) == 2 && slice["ports"][0]["port"] == 8080;
         if good { Ok(()) } else { Err(slice.to_string()) }
     })
     .await;
@@ -436,7 +506,9 @@ async fn small_cluster(cluster: &mut Cluster) {
     cluster.crash().await;
     ready(cluster, "web", 3, SOON).await;
     assert_eq!(identities(cluster).await, before);
-    cluster.request("PATCH", &format!("{DEPLOYMENTS}/web/scale"), Some(&json!({"spec": {"replicas": 1}}))).await;
+    cluster
+        .request("PATCH", &format!("{DEPLOYMENTS}/web/scale"), Some(&json!({"spec": {"replicas": 1}})))
+        .await;
     ready(cluster, "web", 1, SOON).await;
     cluster.request("DELETE", &format!("{DEPLOYMENTS}/web"), None).await;
     eventually("its pods are gone", SOON, async || {
@@ -460,7 +532,12 @@ async fn a_small_cluster_on_etcd() {
     // By hand: the client tries again when it is told 503.
     let write = Request::new("POST", collection).body("application/json", object.to_string());
     let answer = cluster.endpoint().send(&write).await.unwrap();
-    assert_eq!((answer.code, answer.json()["reason"].as_str()), (503, Some("ServiceUnavailable")), "{}", answer.text());
+    assert_eq!(
+        (answer.code, answer.json()["reason"].as_str()),
+        (503, Some("ServiceUnavailable")),
+        "{}",
+        answer.text()
+    );
     etcd.restart(0);
     eventually("writes work again", SOON, async || {
         cluster.ask("POST", collection, Some(&object)).await.map(drop).map_err(|e| e.to_string())
@@ -484,8 +561,11 @@ async fn a_damaged_or_used_directory_is_refused_and_left_alone() {
     let good = std::fs::read(file).unwrap();
     let mut zeroed = good.clone();
     zeroed[..good.len().min(4096)].fill(0);
-    let cases: [(&str, Vec<u8>); 3] =
-        [("zeros at its begin", zeroed), ("cut short", good[..good.len() / 3].to_vec()), ("foreign", b"not a store\n".repeat(1000))];
+    let cases: [(&str, Vec<u8>); 3] = [
+        ("zeros at its begin", zeroed),
+        ("cut short", good[..good.len() / 3].to_vec()),
+        ("foreign", b"not a store\n".repeat(1000)),
+    ];
     for (how, bytes) in cases {
         std::fs::write(file, &bytes).unwrap();
         let (status, log) = cluster.second(SOON);
@@ -530,10 +610,12 @@ async fn autoscalers_follow_the_simulated_cpu() {
     let busy = json!({"sim.loadline.io/cpu-millis": "250"});
     create(&cluster, DEPLOYMENTS, &deployment("by-policy", 1, busy.clone())).await;
     create(&cluster, DEPLOYMENTS, &deployment("by-hpa", 1, busy)).await;
-    let mut ours = policy("by-policy", &json!({"objectives": [{"resource": {"name": "cpu", "utilization": 50}}]}));
+    let mut ours =
+        policy("by-policy", &json!({"objectives": [{"resource": {"name": "cpu", "utilization": 50}}]}));
     ours["apiVersion"] = json!("autoscaling.loadline.io/v1alpha1");
     ours["kind"] = json!("ScalingPolicy");
-    create(&cluster, "/apis/autoscaling.loadline.io/v1alpha1/namespaces/default/scalingpolicies", &ours).await;
+    create(&cluster, "/apis/autoscaling.loadline.io/v1alpha1/namespaces/default/scalingpolicies", &ours)
+        .await;
     let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}});
     let mut hpa = policy("by-hpa", &json!({"metrics": [metric]}));
     hpa["apiVersion"] = json!("autoscaling/v2");
@@ -544,12 +626,16 @@ async fn autoscalers_follow_the_simulated_cpu() {
     scales_up(&cluster, "by-hpa", "hpa").await;
     ready(&cluster, "by-policy", 5, SOON).await;
     eventually("the HPA's status tells the truth", LATER, async || {
-        let hpa = cluster.get("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/by-hpa").await;
+        let hpa =
+            cluster.get("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/by-hpa").await;
         let hpa = hpa.map_err(|e| e.to_string())?;
         let status = &hpa["status"];
-        let use_ = status["currentMetrics"][0]["resource"]["current"]["averageUtilization"].as_u64().unwrap_or(0);
+        let use_ =
+            status["currentMetrics"][0]["resource"]["current"]["averageUtilization"].as_u64().unwrap_or(0);
         let conditions = status["conditions"].to_string();
-        let good = status["currentReplicas"] == 5 && (200..=300).contains(&use_) && conditions.contains("ScalingLimited");
+        let good = status["currentReplicas"] == 5
+            && (200..=300).contains(&use_)
+            && conditions.contains("ScalingLimited");
         if good { Ok(()) } else { Err(status.to_string()) }
     })
     .await;

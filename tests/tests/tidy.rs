@@ -63,7 +63,8 @@ fn files() -> Vec<PathBuf> {
     let root = repository();
     let mut found = Vec::new();
     walk(&root, &mut found);
-    let mut relative: Vec<PathBuf> = found.iter().map(|p| p.strip_prefix(&root).unwrap().to_owned()).collect();
+    let mut relative: Vec<PathBuf> =
+        found.iter().map(|p| p.strip_prefix(&root).unwrap().to_owned()).collect();
     relative.sort();
     relative
 }
@@ -92,7 +93,9 @@ fn package(manifest: &Path) -> Package {
             match section.as_str() {
                 "package" if key == "name" => name = value.trim().trim_matches('"').to_owned(),
                 "dependencies" | "build-dependencies" => drop(dependencies.insert(key.to_owned())),
-                s if s.starts_with("target.") && s.ends_with(".dependencies") => drop(dependencies.insert(key.to_owned())),
+                s if s.starts_with("target.") && s.ends_with(".dependencies") => {
+                    drop(dependencies.insert(key.to_owned()))
+                }
                 _ => {}
             }
         }
@@ -114,7 +117,10 @@ fn dependencies_point_one_way() {
         };
         for used in package.dependencies.iter().filter(|d| *d == "loadline" || d.starts_with("loadline-")) {
             if !allowed.contains(&used.as_str()) {
-                wrong.push(format!("{} uses {used}; it may use {allowed:?} (DESIGN: dependencies)", package.name));
+                wrong.push(format!(
+                    "{} uses {used}; it may use {allowed:?} (DESIGN: dependencies)",
+                    package.name
+                ));
             }
         }
         for (library, homes) in ONLY_IN {
@@ -144,9 +150,26 @@ fn is_pure(path: &Path) -> bool {
 
 /// Text that makes a function impure. Tests within are read too: they have no need of these either.
 const IMPURE: &[&str] = &[
-    "async fn", "async move", "async {", ".await", "Instant::now", "SystemTime", "Timestamp::now", "Zoned::now",
-    "Utc::now", "rand::", "thread_rng", "Uuid::new", "tokio::", "std::fs", "std::net::Tcp", "std::env::var", "kube::Client",
-    "kube::Api", "println!", "reqwest",
+    "async fn",
+    "async move",
+    "async {",
+    ".await",
+    "Instant::now",
+    "SystemTime",
+    "Timestamp::now",
+    "Zoned::now",
+    "Utc::now",
+    "rand::",
+    "thread_rng",
+    "Uuid::new",
+    "tokio::",
+    "std::fs",
+    "std::net::Tcp",
+    "std::env::var",
+    "kube::Client",
+    "kube::Api",
+    "println!",
+    "reqwest",
 ];
 
 /// The code of a file without its comments.
@@ -164,7 +187,10 @@ fn plans_are_pure() {
         let text = read(&repository().join(path));
         for (number, line) in code(&text) {
             wrong.extend(
-                IMPURE.iter().filter(|what| line.contains(**what)).map(|what| format!("{}:{number}: {what}", path.display())),
+                IMPURE
+                    .iter()
+                    .filter(|what| line.contains(**what))
+                    .map(|what| format!("{}:{number}: {what}", path.display())),
             );
         }
     }
@@ -227,7 +253,8 @@ fn unwanted() -> Vec<(String, &'static str)> {
     ]
 }
 
-const TEXT: &[&str] = &["rs", "md", "toml", "yaml", "yml", "json", "py", "sh", "tsv", "html", "svelte", "ts", "js", "txt", ""];
+const TEXT: &[&str] =
+    &["rs", "md", "toml", "yaml", "yml", "json", "py", "sh", "tsv", "html", "svelte", "ts", "js", "txt", ""];
 
 #[test]
 fn no_registry_and_no_machine_is_named() {

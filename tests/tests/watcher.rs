@@ -119,7 +119,9 @@ async fn a_watch_loses_nothing() {
         while seen.iter().sum::<usize>() < CHANGES {
             let event = events.try_next().await.unwrap().expect("the watch ended");
             let object = match &event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) => object,
+                WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) => {
+                    object
+                }
                 WatchEvent::Bookmark(_) => continue,
                 WatchEvent::Error(error) => panic!("{error:?}"),
             };
@@ -179,7 +181,8 @@ async fn history_that_is_gone_is_expired_and_watchers_list_again() {
     };
     assert_eq!(expired, 410);
     // A list at exactly that revision, and the next page of a list from then.
-    let exact = format!("/api/v1/namespaces/default/configmaps?resourceVersion={old}&resourceVersionMatch=Exact");
+    let exact =
+        format!("/api/v1/namespaces/default/configmaps?resourceVersion={old}&resourceVersionMatch=Exact");
     let next = format!("/api/v1/namespaces/default/configmaps?limit=1&continue={token}");
     for path in [exact, next] {
         match cluster.get(&path).await {

@@ -29,10 +29,14 @@ yaml.safe_dump(served, open(sys.argv[2], "w"))
 "#;
 
 fn recordings() -> Option<PathBuf> {
-    let dir = std::env::var_os("LOADLINE_WIRE").map_or_else(|| repository().join("../shared/wire"), PathBuf::from);
+    let dir =
+        std::env::var_os("LOADLINE_WIRE").map_or_else(|| repository().join("../shared/wire"), PathBuf::from);
     let found = dir.join("wirecheck.py").exists();
     if !found {
-        skipped("the recorded answers", "no shared/wire beside the repository; $LOADLINE_WIRE can name the folder");
+        skipped(
+            "the recorded answers",
+            "no shared/wire beside the repository; $LOADLINE_WIRE can name the folder",
+        );
     }
     found.then_some(dir)
 }
@@ -52,11 +56,13 @@ async fn answers_like_kubernetes() {
     let last = output.stdout.lines().last().unwrap_or_default();
     eprintln!("{last}");
     // "63 of 67 scenarios equal; 642 of 648 answers equal (634 to the word); 646 status codes equal"
-    let numbers: Vec<usize> = last.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    let numbers: Vec<usize> =
+        last.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
     let [_, _, equal, of, _, codes] = numbers[..] else { panic!("no result: {output}") };
 
     let hard = output.stdout.lines().filter(|line| line.contains(" step ") && !line.contains(" (wording)"));
-    let different: BTreeSet<&str> = hard.map(|line| line.split('/').take(2).collect::<Vec<_>>().join("/").leak() as &str).collect();
+    let different: BTreeSet<&str> =
+        hard.map(|line| line.split('/').take(2).collect::<Vec<_>>().join("/").leak() as &str).collect();
     for line in output.stdout.lines().filter(|line| line.contains(" step ")) {
         eprintln!("  {line}");
     }

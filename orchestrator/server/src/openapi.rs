@@ -28,12 +28,12 @@ impl OpenApi {
         headers: &HeaderMap,
     ) -> Result<HttpResponse> {
         let kinds = registry.snapshot();
-        if path == "/openapi/v2"
-            && asks_for_protobuf(headers)
-        {
+        if path == "/openapi/v2" && asks_for_protobuf(headers) {
             let document = build(kinds, |kinds| openapi::v2_protobuf(&kinds)).await?;
             let mut response = hashed(document, None, Encoding::Json);
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(openapi::V2_PROTOBUF));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(openapi::V2_PROTOBUF));
             return Ok(response);
         }
         let encoding = accept(headers, Offer::Plain)?.encoding;

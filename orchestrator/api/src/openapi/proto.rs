@@ -55,7 +55,9 @@ impl Message {
 
 /// Encodes the document that `v2_document` writes as JSON.
 pub(super) fn document(document: &Value) -> Vec<u8> {
-    let info = Message::default().text(1, document.pointer("/info/title")).text(2, document.pointer("/info/version"));
+    let info = Message::default()
+        .text(1, document.pointer("/info/title"))
+        .text(2, document.pointer("/info/version"));
     let whole = Message::default().text(1, document.get("swagger")).message(2, Some(info));
     whole.message(9, Some(named_schemas(document.get("definitions")))).0
 }

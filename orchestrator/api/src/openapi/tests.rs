@@ -191,7 +191,11 @@ fn protobuf_holds_the_definitions() {
         let name = str::from_utf8(fields(named, 1)[0]).expect("text");
         let schema = fields(named, 2)[0];
         let properties = fields(schema, 25).first().map_or(0, |properties| fields(properties, 1).len());
-        assert_eq!(properties, want[name]["properties"].as_object().map_or(0, serde_json::Map::len), "{name}");
+        assert_eq!(
+            properties,
+            want[name]["properties"].as_object().map_or(0, serde_json::Map::len),
+            "{name}"
+        );
         let kind = "x-kubernetes-group-version-kind";
         let extension = fields(schema, 31).into_iter().find(|named| fields(named, 1)[0] == kind.as_bytes());
         let extension = extension.map(|named| fields(fields(named, 2)[0], 2)[0]);
