@@ -66,7 +66,8 @@ impl Refused {
     }
 
     fn starting() -> Self {
-        let error = ApiError::new(Reason::ServiceUnavailable, "metrics are not gathered yet; try again in a second");
+        let error =
+            ApiError::new(Reason::ServiceUnavailable, "metrics are not gathered yet; try again in a second");
         Self(StatusCode::SERVICE_UNAVAILABLE, error.retry_after(1))
     }
 }
@@ -99,7 +100,11 @@ async fn list_nodes(State(shared): State<Arc<Shared>>, Query(params): Query<Para
     Ok(list("NodeMetricsList", items))
 }
 
-async fn get_node(State(shared): State<Arc<Shared>>, Path(name): Path<String>, Query(params): Query<Params>) -> Answer {
+async fn get_node(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Query(params): Query<Params>,
+) -> Answer {
     let window_ms = params.window_ms()?;
     let now = Timestamp::now().as_millisecond();
     let window = shared.window.read().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +181,9 @@ fn pod_metrics(
     if !labels.is_empty() {
         metadata["labels"] = json!(labels);
     }
-    Some(json!({"metadata": metadata, "timestamp": time(at), "window": span(span_ms), "containers": containers}))
+    Some(
+        json!({"metadata": metadata, "timestamp": time(at), "window": span(span_ms), "containers": containers}),
+    )
 }
 
 fn node_metrics(name: &str, of: Usage) -> Value {

@@ -15,7 +15,10 @@ use k8s_openapi::api::core::v1::Node;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use loadline_client::{Cache, Change, Scope};
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, register_histogram_vec, register_int_counter_vec, register_int_gauge};
+use prometheus::{
+    HistogramVec, IntCounterVec, IntGauge, register_histogram_vec, register_int_counter_vec,
+    register_int_gauge,
+};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -107,7 +110,14 @@ pub(crate) fn start(scope: &Scope, client: kube::Client, tls: rustls::ClientConf
 
 fn kubelet_address(node: &Node) -> Option<SocketAddr> {
     let status = node.status.as_ref()?;
-    let ip = status.addresses.iter().flatten().find(|a| a.type_ == "InternalIP")?.address.parse::<IpAddr>().ok()?;
+    let ip = status
+        .addresses
+        .iter()
+        .flatten()
+        .find(|a| a.type_ == "InternalIP")?
+        .address
+        .parse::<IpAddr>()
+        .ok()?;
     let port = status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref()?.port;
     Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
 }

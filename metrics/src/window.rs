@@ -93,8 +93,10 @@ impl Window {
 
     /// Every container's usage, or nothing: half a pod would be a wrong sum.
     pub(crate) fn pod(&self, key: &PodKey, window_ms: i64, now: i64) -> Option<Vec<(&str, Usage)>> {
-        let live = self.pods.get(key)?.iter().filter(|(_, s)| s.0.back().is_some_and(|p| p.at >= now - FRESH_MS));
-        let usages: Option<Vec<_>> = live.map(|(name, s)| Some((name.as_str(), s.usage(window_ms, now)?))).collect();
+        let live =
+            self.pods.get(key)?.iter().filter(|(_, s)| s.0.back().is_some_and(|p| p.at >= now - FRESH_MS));
+        let usages: Option<Vec<_>> =
+            live.map(|(name, s)| Some((name.as_str(), s.usage(window_ms, now)?))).collect();
         usages.filter(|u| !u.is_empty())
     }
 

@@ -123,7 +123,8 @@ impl Cluster {
         // A second call finds the provider already there.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let file = Kubeconfig::read_from(dir.join("data/kubeconfig")).unwrap();
-        let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+        let mut config =
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
         // A streaming list of a busy server in a debug build may take its time.
         config.read_timeout = Some(Duration::from_secs(300));
         (kube::Client::try_from(config).unwrap(), url)
@@ -167,7 +168,8 @@ impl Cluster {
     /// The same command once more, on the same directory, beside the one that runs or after it; it is expected to fail.
     pub fn second(&self, within: Duration) -> (std::process::ExitStatus, String) {
         let dir = tempfile::tempdir().unwrap();
-        let process = Process::start("second", &binary(), &Self::arguments(&self.options, self.dir.path()), dir.path());
+        let process =
+            Process::start("second", &binary(), &Self::arguments(&self.options, self.dir.path()), dir.path());
         let Some(status) = process.wait(within) else {
             process.signal(Signal::SIGKILL);
             panic!("it runs on: {}\n{}", process.stdout(), process.log());
@@ -178,7 +180,19 @@ impl Cluster {
     /// One more node in a process of its own.
     pub async fn agent(&self, name: &str) -> Process {
         let data = self.data_dir().to_string_lossy().into_owned();
-        let args = ["agent", "--cluster", &data, "--name", name, "--runtime", "sim", "--cpu", "8", "--memory", "32Gi"];
+        let args = [
+            "agent",
+            "--cluster",
+            &data,
+            "--name",
+            name,
+            "--runtime",
+            "sim",
+            "--cpu",
+            "8",
+            "--memory",
+            "32Gi",
+        ];
         let process = Process::start(name, &binary(), &args.map(str::to_owned), self.dir.path());
         process.ready(READY_WITHIN).await;
         process
@@ -219,7 +233,12 @@ impl Cluster {
     }
 
     /// A request whose failure is an answer too.
-    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> impl Future<Output = kube::Result<Value>> + use<> {
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> impl Future<Output = kube::Result<Value>> + use<> {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
         let request = request.body(body.map(|b| serde_json::to_vec(b).unwrap()).unwrap_or_default()).unwrap();

@@ -13,7 +13,12 @@ const BUSYBOX: &str = "/bin/busybox";
 /// Whether this machine can run such tests; says what is missing otherwise.
 pub fn available() -> bool {
     let answers = |program: &str, args: &[&str]| {
-        Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+        Command::new(program)
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
     };
     let missing = if !nix::unistd::geteuid().is_root() {
         "root"
@@ -49,13 +54,20 @@ pub fn import_busybox(reference: &str) {
 /// The names of a cluster's containers, running or not.
 pub fn of_cluster(id: &str) -> Vec<String> {
     let filter = format!("label=io.loadline.cluster={id}");
-    run("docker", &["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]).lines().map(str::to_owned).collect()
+    run("docker", &["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The names of all links that Loadline makes.
 pub fn links() -> Vec<String> {
     let all = run("ip", &["-brief", "link"]);
-    all.lines().filter_map(|l| l.split_whitespace().next()).filter(|n| n.starts_with("ll")).map(str::to_owned).collect()
+    all.lines()
+        .filter_map(|l| l.split_whitespace().next())
+        .filter(|n| n.starts_with("ll"))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The body of `GET /` at `address:port`, on a connection of its own.
@@ -66,7 +78,8 @@ pub fn http(address: &str) -> std::io::Result<String> {
     stream.write_all(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("no HTTP answer"))?;
+    let (head, body) =
+        answer.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("no HTTP answer"))?;
     let ok = head.split_whitespace().nth(1) == Some("200");
     if ok { Ok(body.to_owned()) } else { Err(std::io::Error::other(head.to_owned())) }
 }

@@ -100,13 +100,17 @@ async fn a_cluster_on_docker_from_start_to_end() {
 
     cluster.process().stop();
     let data = cluster.data_dir().to_string_lossy().into_owned();
-    let down = cluster.loadline(&["down", "--data-dir", &data, "--service-cidr", CIDRS[3], "--keep-data"]).await;
+    let down =
+        cluster.loadline(&["down", "--data-dir", &data, "--service-cidr", CIDRS[3], "--keep-data"]).await;
     println!("{}", down.ok());
     assert_eq!(docker::of_cluster(&id), Vec::<String>::new(), "containers are left");
     assert_eq!(docker::links(), links_before, "links are left");
     let tables = docker::run("nft", &["list", "tables"]);
     assert!(!tables.contains(&id), "rules are left: {tables}");
-    assert!(!docker::run("ip", &["address", "show", "lo"]).contains("10.202.0.10"), "the DNS address is left");
+    assert!(
+        !docker::run("ip", &["address", "show", "lo"]).contains("10.202.0.10"),
+        "the DNS address is left"
+    );
 }
 
 async fn traffic(cluster: &Cluster, pods: &[Value], plain: &Value, sticky: &Value) {

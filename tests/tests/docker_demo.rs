@@ -18,17 +18,20 @@ async fn the_demo_on_etcd_ends_well_and_leaves_nothing() {
     }
     let Some(etcd) = EtcdCluster::start(1) else { return };
     let store = format!("etcd={}", etcd.urls().join(","));
-    let before = (docker::links(), docker::run("nft", &["list", "tables"]), docker::run("docker", &["ps", "-aq"]));
+    let before =
+        (docker::links(), docker::run("nft", &["list", "tables"]), docker::run("docker", &["ps", "-aq"]));
     let examples = repository().join("examples").to_string_lossy().into_owned();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let data = dir.path().join("cluster").to_string_lossy().into_owned();
     let args = ["demo", "--examples", &examples, "--data-dir", &data, "--store", &store];
-    let demo = tokio::time::timeout(Duration::from_secs(420), run(&binary(), &args, &Default::default(), "")).await;
+    let demo =
+        tokio::time::timeout(Duration::from_secs(420), run(&binary(), &args, &Default::default(), "")).await;
     let shown = demo.expect("the demo ended in time").ok();
     println!("{shown}");
     for line in ["first new pod Ready", "killed container running again", "Ready elsewhere", "0 errors"] {
         assert!(shown.contains(line), "nothing about {line:?}");
     }
-    let after = (docker::links(), docker::run("nft", &["list", "tables"]), docker::run("docker", &["ps", "-aq"]));
+    let after =
+        (docker::links(), docker::run("nft", &["list", "tables"]), docker::run("docker", &["ps", "-aq"]));
     assert_eq!(after, before, "something is left");
 }

@@ -26,7 +26,8 @@ static IN_FLIGHT: LazyLock<IntGauge> = LazyLock::new(|| {
 });
 #[expect(clippy::unwrap_used, reason = "names are constant and registered once")]
 static DURATION: LazyLock<Histogram> = LazyLock::new(|| {
-    register_histogram!("http_request_duration_seconds", "Time from a request's arrival to its answer.").unwrap()
+    register_histogram!("http_request_duration_seconds", "Time from a request's arrival to its answer.")
+        .unwrap()
 });
 
 static READY: AtomicBool = AtomicBool::new(false);
@@ -90,7 +91,11 @@ fn burn(budget: Duration) -> u64 {
 }
 
 async fn healthz() -> (StatusCode, &'static str) {
-    if READY.load(Ordering::Relaxed) { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting") }
+    if READY.load(Ordering::Relaxed) {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting")
+    }
 }
 
 async fn metrics() -> Result<String, (StatusCode, String)> {

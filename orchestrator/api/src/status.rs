@@ -92,7 +92,8 @@ impl ApiError {
 
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let mut e = Self::about(Reason::Conflict, group, resource, name, "");
-        e.message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", qualified(group, resource));
+        e.message =
+            format!("Operation cannot be fulfilled on {} {name:?}: {why}", qualified(group, resource));
         e
     }
 

@@ -62,11 +62,23 @@ pub struct Figure {
 pub const KUBERNETES: &str = "kube-apiserver 1.36 + etcd";
 
 impl Figure {
-    pub fn at_least(name: &'static str, value: f64, unit: &'static str, goal: f64, baseline: Option<f64>) -> Self {
+    pub fn at_least(
+        name: &'static str,
+        value: f64,
+        unit: &'static str,
+        goal: f64,
+        baseline: Option<f64>,
+    ) -> Self {
         Self { name, value, unit, goal, goal_is_minimum: true, baseline, baseline_is: KUBERNETES }
     }
 
-    pub fn at_most(name: &'static str, value: f64, unit: &'static str, goal: f64, baseline: Option<f64>) -> Self {
+    pub fn at_most(
+        name: &'static str,
+        value: f64,
+        unit: &'static str,
+        goal: f64,
+        baseline: Option<f64>,
+    ) -> Self {
         Self { name, value, unit, goal, goal_is_minimum: false, baseline, baseline_is: KUBERNETES }
     }
 

@@ -103,7 +103,10 @@ pub fn cluster_id(data_dir: &Path) -> Result<String> {
     if let Ok(text) = std::fs::read_to_string(&path) {
         let id = text.trim().to_owned();
         if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric()) {
-            bail!("{} holds no cluster id; restore it from a backup, or remove the directory to start anew", path.display());
+            bail!(
+                "{} holds no cluster id; restore it from a backup, or remove the directory to start anew",
+                path.display()
+            );
         }
         return Ok(id);
     }

@@ -75,7 +75,11 @@ async fn play(cluster: &mut DemoCluster, args: &DemoArgs) -> Result<()> {
     let started = Instant::now();
     cluster.start().await?;
     summary.push(Measured { what: "cluster of three nodes ready", took: started.elapsed(), promised: None });
-    output::print(&format!("   ready at {} (kubeconfig: {})\n", cluster.url(), cluster.kubeconfig().display()))?;
+    output::print(&format!(
+        "   ready at {} (kubeconfig: {})\n",
+        cluster.url(),
+        cluster.kubeconfig().display()
+    ))?;
 
     heading("applying the example service and its ScalingPolicy")?;
     let observer = Observer::start(cluster).await?;
@@ -112,7 +116,8 @@ async fn play(cluster: &mut DemoCluster, args: &DemoArgs) -> Result<()> {
 
     heading("summary")?;
     for line in &summary {
-        let promise = line.promised.map(|p| format!("   (promised: {:.0} s)", p.as_secs_f64())).unwrap_or_default();
+        let promise =
+            line.promised.map(|p| format!("   (promised: {:.0} s)", p.as_secs_f64())).unwrap_or_default();
         output::print(&format!("   {:<44} {:>7.2} s{promise}\n", line.what, line.took.as_secs_f64()))?;
     }
     Ok(())
@@ -150,7 +155,10 @@ async fn drive(observer: &Observer, address: &str, schedule: &str) -> Result<Vec
         }
     })
     .await?;
-    output::print(&format!("   {} requests answered, {} errors, {} not sent\n", whole.ok, whole.errors, whole.dropped))?;
+    output::print(&format!(
+        "   {} requests answered, {} errors, {} not sent\n",
+        whole.ok, whole.errors, whole.dropped
+    ))?;
     let (replicas, ready) = before_step.context("the load ended before its first second")?;
     let step = begin + step_after;
     let decided = observer.scaled_out_after(step, replicas).context("the step brought no new replica")?;
@@ -159,8 +167,16 @@ async fn drive(observer: &Observer, address: &str, schedule: &str) -> Result<Vec
         bail!("no request was answered");
     }
     Ok(vec![
-        Measured { what: "step x4: first new replica decided", took: decided - step, promised: Some(Duration::from_secs(2)) },
-        Measured { what: "step x4: first new pod Ready", took: up - step, promised: Some(Duration::from_secs(5)) },
+        Measured {
+            what: "step x4: first new replica decided",
+            took: decided - step,
+            promised: Some(Duration::from_secs(2)),
+        },
+        Measured {
+            what: "step x4: first new pod Ready",
+            took: up - step,
+            promised: Some(Duration::from_secs(5)),
+        },
     ])
 }
 

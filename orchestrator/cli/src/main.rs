@@ -26,11 +26,16 @@ const THIS_BINARY: &str = "/proc/self/exe";
 
 /// A Kubernetes-compatible orchestrator on Docker that keeps every workload at its load line.
 #[derive(Parser, Debug)]
-#[command(name = "loadline", version, max_term_width = 120, after_help = "Start with:
+#[command(
+    name = "loadline",
+    version,
+    max_term_width = 120,
+    after_help = "Start with:
   loadline up --data-dir ./cluster
   export KUBECONFIG=./cluster/kubeconfig
   loadline apply -f examples/deployment.yaml
-  loadline get pods -o wide")]
+  loadline get pods -o wide"
+)]
 struct Cli {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -93,10 +98,7 @@ struct LoadArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let serves = matches!(
-        cli.command,
-        Command::Up(_) | Command::Server(_) | Command::Agent(_)
-    );
+    let serves = matches!(cli.command, Command::Up(_) | Command::Server(_) | Command::Agent(_));
     loadline_client::telemetry::init(if serves { "info,hickory_server=warn" } else { "warn" });
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("error: another TLS provider was installed first");

@@ -48,7 +48,9 @@ fn texts(file: &Path) -> Result<Vec<(String, String)>> {
     paths.sort();
     paths
         .iter()
-        .map(|p| Ok((shown(p), std::fs::read_to_string(p).with_context(|| format!("reading {}", p.display()))?)))
+        .map(|p| {
+            Ok((shown(p), std::fs::read_to_string(p).with_context(|| format!("reading {}", p.display()))?))
+        })
         .collect()
 }
 

@@ -95,7 +95,9 @@ pub fn table(table: &Value, kind: &str, options: TableOptions, columns: &mut Col
         if options.namespace {
             header.push("NAMESPACE".to_owned());
         }
-        header.extend(shown.iter().map(|i| definitions[*i]["name"].as_str().unwrap_or_default().to_uppercase()));
+        header.extend(
+            shown.iter().map(|i| definitions[*i]["name"].as_str().unwrap_or_default().to_uppercase()),
+        );
         if options.labels {
             header.push("LABELS".to_owned());
         }
@@ -149,8 +151,12 @@ mod tests {
             table(&source, "pod", options, &mut columns);
             columns.to_string()
         };
-        assert_eq!(shown(TableOptions::default()), "NAME            READY\nweb-1           1/1\na-longer-name   7\n");
-        let all = TableOptions { wide: true, namespace: true, labels: true, no_headers: true, with_kind: true };
+        assert_eq!(
+            shown(TableOptions::default()),
+            "NAME            READY\nweb-1           1/1\na-longer-name   7\n"
+        );
+        let all =
+            TableOptions { wide: true, namespace: true, labels: true, no_headers: true, with_kind: true };
         assert_eq!(
             shown(all),
             "shop   pod/web-1           1/1   10.0.0.1   a=b\nshop   pod/a-longer-name   7     <none>     <none>\n"

@@ -24,14 +24,18 @@ impl Resource {
 
     /// `deployment.apps`, as `-o name` and messages show it.
     pub fn singular_with_group(&self) -> String {
-        let singular = if self.singular.is_empty() { self.kind.to_lowercase() } else { self.singular.clone() };
+        let singular =
+            if self.singular.is_empty() { self.kind.to_lowercase() } else { self.singular.clone() };
         if self.group.is_empty() { singular } else { format!("{singular}.{}", self.group) }
     }
 
     /// The path of the collection, or of one object.
     pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let mut path =
-            if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}", self.api_version()) };
+        let mut path = if self.group.is_empty() {
+            "/api/v1".to_owned()
+        } else {
+            format!("/apis/{}", self.api_version())
+        };
         if let (true, Some(namespace)) = (self.namespaced, namespace) {
             path = format!("{path}/namespaces/{namespace}");
         }
@@ -60,7 +64,10 @@ impl Resources {
         let mut all = Vec::new();
         for root in ["/api", "/apis"] {
             let request = Request::get(root)
-                .header("Accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")
+                .header(
+                    "Accept",
+                    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
+                )
                 .body(Vec::new())?;
             let list: Value = client.request(request).await.context("asking the server what it serves")?;
             collect(&list, &mut all);
@@ -124,12 +131,16 @@ pub struct Target<'a> {
 
 /// Reads `TYPE[,TYPE] [NAME…]` and `TYPE/NAME…`.
 pub fn targets<'a>(resources: &'a Resources, words: &[String]) -> Result<Vec<Target<'a>>> {
-    let Some(first) = words.first() else { bail!("say what: a type such as pods, or TYPE/NAME such as deploy/web") };
+    let Some(first) = words.first() else {
+        bail!("say what: a type such as pods, or TYPE/NAME such as deploy/web")
+    };
     let mut found = Vec::new();
     if first.contains('/') {
         for word in words {
             let Some((kind, name)) = word.split_once('/') else {
-                bail!("{word:?}: either every word is TYPE/NAME, or the first is the type and the others are names")
+                bail!(
+                    "{word:?}: either every word is TYPE/NAME, or the first is the type and the others are names"
+                )
             };
             for resource in resources.find(kind)? {
                 found.push(Target { resource, name: Some(name.to_owned()) });
@@ -165,11 +176,17 @@ mod tests {
                    "shortNames": short, "categories": categories, "responseKind": {"kind": kind}})
         };
         let mut all = Vec::new();
-        collect(&json!({"items": [{"metadata": {}, "versions": [{"version": "v1", "resources": [
-            resource("Pod", "pods", &["po"], &["all"]), resource("Event", "events", &["ev"], &[])]}]}]}), &mut all);
-        collect(&json!({"items": [
+        collect(
+            &json!({"items": [{"metadata": {}, "versions": [{"version": "v1", "resources": [
+            resource("Pod", "pods", &["po"], &["all"]), resource("Event", "events", &["ev"], &[])]}]}]}),
+            &mut all,
+        );
+        collect(
+            &json!({"items": [
             {"metadata": {"name": "apps"}, "versions": [{"version": "v1", "resources": [resource("Deployment", "deployments", &["deploy"], &["all"])]}]},
-            {"metadata": {"name": "events.k8s.io"}, "versions": [{"version": "v1", "resources": [resource("Event", "events", &["ev"], &[])]}]}]}), &mut all);
+            {"metadata": {"name": "events.k8s.io"}, "versions": [{"version": "v1", "resources": [resource("Event", "events", &["ev"], &[])]}]}]}),
+            &mut all,
+        );
         Resources(all)
     }
 
@@ -190,13 +207,19 @@ mod tests {
         let cases: [(&[&str], &str); 9] = [
             (&["po"], "/api/v1/namespaces/n/pods"),
             (&["Pod", "a", "b"], "/api/v1/namespaces/n/pods/a /api/v1/namespaces/n/pods/b"),
-            (&["deploy/web", "po/a"], "/apis/apps/v1/namespaces/n/deployments/web /api/v1/namespaces/n/pods/a"),
+            (
+                &["deploy/web", "po/a"],
+                "/apis/apps/v1/namespaces/n/deployments/web /api/v1/namespaces/n/pods/a",
+            ),
             (&["all"], "/api/v1/namespaces/n/pods /apis/apps/v1/namespaces/n/deployments"),
             (&["po,deploy"], "/api/v1/namespaces/n/pods /apis/apps/v1/namespaces/n/deployments"),
             (&["events"], "/api/v1/namespaces/n/events"),
             (&["events.events.k8s.io"], "/apis/events.k8s.io/v1/namespaces/n/events"),
             (&["deployments.v1.apps"], "/apis/apps/v1/namespaces/n/deployments"),
-            (&["po", "deploy/a"], "error: \"deploy/a\": the type is given already; write names alone, or TYPE/NAME for each"),
+            (
+                &["po", "deploy/a"],
+                "error: \"deploy/a\": the type is given already; write names alone, or TYPE/NAME for each",
+            ),
         ];
         for (words, want) in cases {
             assert_eq!(shown(words), want, "{words:?}");

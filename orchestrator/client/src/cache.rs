@@ -135,7 +135,10 @@ async fn run<K>(
                 }
                 for object in objects {
                     let old = reader.get(&ObjectRef::from(&object));
-                    if old.as_ref().is_none_or(|o| o.meta().resource_version != object.meta().resource_version) {
+                    if old
+                        .as_ref()
+                        .is_none_or(|o| o.meta().resource_version != object.meta().resource_version)
+                    {
                         changes.push(Change::Applied { old, new: Arc::new(object) });
                     }
                 }

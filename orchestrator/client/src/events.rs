@@ -14,8 +14,12 @@ const QUEUE: usize = 1000;
 
 #[expect(clippy::unwrap_used, reason = "the name is constant and registered once")]
 static DROPPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    register_int_counter_vec!("loadline_events_dropped_total", "Events that found the queue full.", &["reporter"])
-        .unwrap()
+    register_int_counter_vec!(
+        "loadline_events_dropped_total",
+        "Events that found the queue full.",
+        &["reporter"]
+    )
+    .unwrap()
 });
 
 /// Writes Events about objects without ever making the caller wait. Repeated ones are counted in a series by the
@@ -28,7 +32,12 @@ pub struct EventSink {
 
 impl EventSink {
     /// `reporter` is the component (`deployment-controller`), `instance` the node for per-node components.
-    pub fn start(scope: &Scope, client: kube::Client, reporter: &'static str, instance: Option<String>) -> Self {
+    pub fn start(
+        scope: &Scope,
+        client: kube::Client,
+        reporter: &'static str,
+        instance: Option<String>,
+    ) -> Self {
         let (queue, mut events) = mpsc::channel::<(Event, ObjectReference)>(QUEUE);
         let recorder = Recorder::new(client, Reporter { controller: reporter.to_owned(), instance });
         scope.spawn("events", async move {

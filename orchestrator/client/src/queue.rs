@@ -33,9 +33,14 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let buckets = exponential_buckets(1e-6, 10.0, 9).unwrap();
     Metrics {
         depth: register_int_gauge_vec!("workqueue_depth", "Current depth of the queue.", &["name"]).unwrap(),
-        adds: register_int_counter_vec!("workqueue_adds_total", "Keys added to the queue.", &["name"]).unwrap(),
-        retries: register_int_counter_vec!("workqueue_retries_total", "Keys added after a failure.", &["name"])
+        adds: register_int_counter_vec!("workqueue_adds_total", "Keys added to the queue.", &["name"])
             .unwrap(),
+        retries: register_int_counter_vec!(
+            "workqueue_retries_total",
+            "Keys added after a failure.",
+            &["name"]
+        )
+        .unwrap(),
         waited: register_histogram_vec!(
             "workqueue_queue_duration_seconds",
             "How long a key waits before it is worked on.",
@@ -201,10 +206,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> WorkQueue<K> {
                 let key = self.next().await;
                 let started = Instant::now();
                 let result = reconcile(key.clone()).await;
-                METRICS
-                    .worked
-                    .with_label_values(&[self.0.name])
-                    .observe(started.elapsed().as_secs_f64());
+                METRICS.worked.with_label_values(&[self.0.name]).observe(started.elapsed().as_secs_f64());
                 match result {
                     Ok(next) => {
                         self.forget(&key);

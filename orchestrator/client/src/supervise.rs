@@ -24,7 +24,11 @@ impl Default for Scope {
 
 impl Scope {
     pub fn new() -> Self {
-        Self { token: CancellationToken::new(), tasks: TaskTracker::new(), failed: Arc::new(watch::Sender::new(None)) }
+        Self {
+            token: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            failed: Arc::new(watch::Sender::new(None)),
+        }
     }
 
     /// A scope that ends with this one, or earlier by itself. Its failures do not reach the parent.

@@ -21,7 +21,8 @@ pub(crate) fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
         return false;
     }
     let own = BTreeMap::from([("metadata.name".to_owned(), node.name.clone())]);
-    expressions.iter().all(|r| requirement_holds(r, &node.labels)) && fields.iter().all(|r| requirement_holds(r, &own))
+    expressions.iter().all(|r| requirement_holds(r, &node.labels))
+        && fields.iter().all(|r| requirement_holds(r, &own))
 }
 
 fn requirement_holds(requirement: &NodeSelectorRequirement, labels: &BTreeMap<String, String>) -> bool {
@@ -55,7 +56,8 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     match toleration.operator.as_deref().unwrap_or_default() {
         "" | "Equal" => {
             !key.is_empty()
-                && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+                && toleration.value.as_deref().unwrap_or_default()
+                    == taint.value.as_deref().unwrap_or_default()
         }
         "Exists" => true,
         _ => false,
@@ -65,7 +67,8 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 /// The first taint that keeps the pod away.
 pub(crate) fn untolerated<'a>(pod: &PodInfo, node: &'a NodeInfo) -> Option<&'a Taint> {
     node.taints.iter().find(|t| {
-        matches!(t.effect.as_str(), "NoSchedule" | "NoExecute") && !pod.tolerations.iter().any(|o| tolerates(o, t))
+        matches!(t.effect.as_str(), "NoSchedule" | "NoExecute")
+            && !pod.tolerations.iter().any(|o| tolerates(o, t))
     })
 }
 
@@ -73,7 +76,8 @@ pub(crate) fn untolerated<'a>(pod: &PodInfo, node: &'a NodeInfo) -> Option<&'a T
 pub(crate) fn term_selects(term: &Term, pod: &PodInfo, snapshot: &Snapshot) -> bool {
     let in_namespace = term.namespaces.contains(&pod.namespace)
         || term.namespace_selector.as_ref().is_some_and(|s| {
-            s.is_everything() || snapshot.namespaces.get(&pod.namespace).is_some_and(|labels| s.matches(labels))
+            s.is_everything()
+                || snapshot.namespaces.get(&pod.namespace).is_some_and(|labels| s.matches(labels))
         });
     in_namespace && term.selector.matches(&pod.labels)
 }
@@ -112,7 +116,8 @@ mod tests {
 
     #[test]
     fn tolerations() {
-        let taint: Taint = serde_json::from_value(json!({"key": "gpu", "value": "yes", "effect": "NoSchedule"})).unwrap();
+        let taint: Taint =
+            serde_json::from_value(json!({"key": "gpu", "value": "yes", "effect": "NoSchedule"})).unwrap();
         let cases = [
             (json!({}), false),
             (json!({"operator": "Exists"}), true),

@@ -28,7 +28,11 @@ struct AffinityState {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(pod: &PodInfo, snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, spread: SpreadState::new(pod, snapshot), affinity: AffinityState::new(pod, snapshot) }
+        Self {
+            snapshot,
+            spread: SpreadState::new(pod, snapshot),
+            affinity: AffinityState::new(pod, snapshot),
+        }
     }
 }
 
@@ -53,7 +57,9 @@ impl AffinityState {
                         count(&mut anti, term, node, other, snapshot);
                     }
                     // A pod counts only when it matches all terms, as in Kubernetes.
-                    if !pod.affinity.is_empty() && pod.affinity.iter().all(|t| term_selects(t, other, snapshot)) {
+                    if !pod.affinity.is_empty()
+                        && pod.affinity.iter().all(|t| term_selects(t, other, snapshot))
+                    {
                         for (term, counts) in pod.affinity.iter().zip(&mut affinity) {
                             count(counts, term, node, other, snapshot);
                         }
@@ -67,7 +73,13 @@ impl AffinityState {
     }
 }
 
-fn count(counts: &mut Counts, term: &crate::pod::Term, node: &NodeInfo, other: &PodInfo, snapshot: &Snapshot) {
+fn count(
+    counts: &mut Counts,
+    term: &crate::pod::Term,
+    node: &NodeInfo,
+    other: &PodInfo,
+    snapshot: &Snapshot,
+) {
     if let Some(value) = node.labels.get(&term.topology_key)
         && term_selects(term, other, snapshot)
     {

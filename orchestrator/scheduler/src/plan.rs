@@ -20,7 +20,8 @@ impl fmt::Display for FitError {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        let mut reasons: Vec<String> = self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        let mut reasons: Vec<String> =
+            self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
         reasons.sort();
         write!(f, "0/{} nodes are available: {}.", self.nodes, reasons.join(", "))
     }
@@ -50,8 +51,12 @@ pub fn decide(pod: &PodInfo, snapshot: &Snapshot, tie: u64) -> Result<String, Fi
         many => {
             let scores = score::scores(pod, many, &context);
             let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let equals: Vec<&str> =
-                many.iter().zip(&scores).filter(|(_, s)| best - **s < 1e-9).map(|(n, _)| n.name.as_str()).collect();
+            let equals: Vec<&str> = many
+                .iter()
+                .zip(&scores)
+                .filter(|(_, s)| best - **s < 1e-9)
+                .map(|(n, _)| n.name.as_str())
+                .collect();
             let chosen = equals[(tie % equals.len() as u64) as usize];
             Ok(chosen.to_owned())
         }
@@ -159,14 +164,20 @@ mod tests {
             (
                 "taint",
                 json!({}),
-                vec![node("n1", json!({"spec": {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}}))],
+                vec![node(
+                    "n1",
+                    json!({"spec": {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}}),
+                )],
                 vec![],
                 "0/1 nodes are available: 1 node(s) had untolerated taint {gpu: yes}.",
             ),
             (
                 "toleration",
                 json!({"spec": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}}),
-                vec![node("n1", json!({"spec": {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}}))],
+                vec![node(
+                    "n1",
+                    json!({"spec": {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}}),
+                )],
                 vec![],
                 "n1",
             ),
@@ -190,8 +201,11 @@ mod tests {
                 "host port",
                 json!({"spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "hostPort": 80}]}]}}),
                 vec![node("n1", json!({}))],
-                vec![pod("a", json!({"spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i",
-                    "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "127.0.0.1"}]}]}}))],
+                vec![pod(
+                    "a",
+                    json!({"spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i",
+                    "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "127.0.0.1"}]}]}}),
+                )],
                 "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
             ),
             ("hard spread", spread("DoNotSchedule"), three(), vec![pod("a", on("n1"))], "n3"),
@@ -215,8 +229,11 @@ mod tests {
                 "anti-affinity of those who are there",
                 json!({}),
                 vec![node("n1", json!({}))],
-                vec![pod("a", json!({"spec": {"nodeName": "n1", "affinity": {"podAntiAffinity":
-                    {"requiredDuringSchedulingIgnoredDuringExecution": term(web.clone(), "kubernetes.io/hostname")}}}}))],
+                vec![pod(
+                    "a",
+                    json!({"spec": {"nodeName": "n1", "affinity": {"podAntiAffinity":
+                    {"requiredDuringSchedulingIgnoredDuringExecution": term(web.clone(), "kubernetes.io/hostname")}}}}),
+                )],
                 "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules.",
             ),
             (
@@ -252,7 +269,12 @@ mod tests {
     #[test]
     fn too_many_pods() {
         let pods = (0..10)
-            .map(|i| pod(&format!("p{i}"), json!({"spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}})))
+            .map(|i| {
+                pod(
+                    &format!("p{i}"),
+                    json!({"spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}}),
+                )
+            })
             .collect();
         let text = place(json!({}), vec![node("n1", json!({}))], pods);
         assert!(text.contains("1 Too many pods"), "{text}");

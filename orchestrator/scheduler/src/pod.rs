@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, NodeSelectorTerm, Pod, PodAffinityTerm, PreferredSchedulingTerm, ResourceRequirements, Toleration,
-    TopologySpreadConstraint,
+    Container, NodeSelectorTerm, Pod, PodAffinityTerm, PreferredSchedulingTerm, ResourceRequirements,
+    Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use loadline_api::quantity::Quantity;
@@ -114,9 +114,10 @@ impl Term {
         if namespaces.is_empty() && term.namespace_selector.is_none() {
             namespaces.insert(own.to_owned());
         }
-        let namespace_selector = term.namespace_selector.as_ref().map(|s| {
-            Selector::from_label_selector(Some(s)).unwrap_or_else(|_| Selector::nothing())
-        });
+        let namespace_selector = term
+            .namespace_selector
+            .as_ref()
+            .map(|s| Selector::from_label_selector(Some(s)).unwrap_or_else(|_| Selector::nothing()));
         Self { topology_key: term.topology_key.clone(), selector, namespaces, namespace_selector }
     }
 }
@@ -129,7 +130,8 @@ fn with_keys(selector: Selector, keys: Option<&[String]>, labels: &BTreeMap<Stri
     }
     for key in keys.into_iter().flatten() {
         if let Some(value) = labels.get(key) {
-            requirements.extend(Selector::from_set([(key.as_str(), value.as_str())]).requirements().iter().cloned());
+            requirements
+                .extend(Selector::from_set([(key.as_str(), value.as_str())]).requirements().iter().cloned());
         }
     }
     Selector::new(requirements)

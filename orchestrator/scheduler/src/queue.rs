@@ -65,8 +65,12 @@ impl Queue {
 
     /// Something changed that may help: what was set aside is tried again, after its back-off.
     pub(crate) fn cluster_changed(&mut self, now: Instant) {
-        let aside: Vec<String> =
-            self.pods.iter().filter(|(_, w)| w.state == State::SetAside).map(|(uid, _)| uid.clone()).collect();
+        let aside: Vec<String> = self
+            .pods
+            .iter()
+            .filter(|(_, w)| w.state == State::SetAside)
+            .map(|(uid, _)| uid.clone())
+            .collect();
         for uid in aside {
             self.activate(&uid, now);
         }
@@ -101,7 +105,8 @@ impl Queue {
 
     fn failed(&mut self, uid: &str, now: Instant, state: State) {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
-        let backoff = INITIAL_BACKOFF.saturating_mul(1 << waiting.attempts.saturating_sub(1).min(10)).min(MAX_BACKOFF);
+        let backoff =
+            INITIAL_BACKOFF.saturating_mul(1 << waiting.attempts.saturating_sub(1).min(10)).min(MAX_BACKOFF);
         waiting.not_before = now + backoff;
         waiting.state = state;
         let wake = if state == State::Backoff { waiting.not_before } else { now + FLUSH };

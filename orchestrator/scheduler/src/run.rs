@@ -11,8 +11,8 @@ use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use loadline_client::{Cache, Change, EventSink, Scope};
 use prometheus::{
-    HistogramVec, IntCounterVec, IntGauge, exponential_buckets, register_histogram_vec, register_int_counter_vec,
-    register_int_gauge,
+    HistogramVec, IntCounterVec, IntGauge, exponential_buckets, register_histogram_vec,
+    register_int_counter_vec, register_int_gauge,
 };
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -279,7 +279,9 @@ impl Scheduler {
             }]},
         });
         self.scope.spawn_short(async move {
-            if let Err(error) = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+            if let Err(error) =
+                api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await
+            {
                 debug!(%error, pod = name, "condition not written");
             }
         });

@@ -52,7 +52,11 @@ fn disliked_taints(pod: &PodInfo, node: &NodeInfo) -> f64 {
 }
 
 fn preferred_nodes(pod: &PodInfo, node: &NodeInfo) -> f64 {
-    pod.preferred_nodes.iter().filter(|t| term_matches(&t.preference, node)).map(|t| f64::from(t.weight)).sum()
+    pod.preferred_nodes
+        .iter()
+        .filter(|t| term_matches(&t.preference, node))
+        .map(|t| f64::from(t.weight))
+        .sum()
 }
 
 /// By the pod's own soft constraints; without any, by where its siblings of the same controller are.
@@ -77,7 +81,8 @@ fn pod_affinity(pod: &PodInfo, nodes: &[&NodeInfo], context: &Context<'_>) -> Ve
         for node in context.snapshot.live_nodes() {
             for (weight, term) in &pod.preferred_pods {
                 let Some(value) = node.labels.get(&term.topology_key) else { continue };
-                let meant = node.pods.values().filter(|p| term_selects(term, p, context.snapshot)).count() as i64;
+                let meant =
+                    node.pods.values().filter(|p| term_selects(term, p, context.snapshot)).count() as i64;
                 *by_domain.entry((&term.topology_key, value)).or_default() += weight * meant;
             }
         }
@@ -132,7 +137,11 @@ fn image_locality(pod: &PodInfo, node: &NodeInfo, context: &Context<'_>) -> f64 
         .filter_map(|image| {
             let full = normalized(image);
             let size = node.images.get(image).or_else(|| node.images.get(&full))?;
-            let on = context.snapshot.image_nodes.get(image).or_else(|| context.snapshot.image_nodes.get(&full))?;
+            let on = context
+                .snapshot
+                .image_nodes
+                .get(image)
+                .or_else(|| context.snapshot.image_nodes.get(&full))?;
             Some(*size as f64 * *on as f64 / nodes)
         })
         .sum();

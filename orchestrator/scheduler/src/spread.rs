@@ -20,7 +20,10 @@ impl SpreadState {
         for node in snapshot.live_nodes() {
             // A node counts for a kind of constraint only when it has all the keys of that kind.
             let has_keys = |hard: bool| {
-                pod.spread.iter().filter(|c| c.hard == hard).all(|c| node.labels.contains_key(&c.topology_key))
+                pod.spread
+                    .iter()
+                    .filter(|c| c.hard == hard)
+                    .all(|c| node.labels.contains_key(&c.topology_key))
             };
             for (constraint, counts) in pod.spread.iter().zip(&mut counts) {
                 let Some(domain) = node.labels.get(&constraint.topology_key) else { continue };
@@ -71,5 +74,8 @@ fn eligible(pod: &PodInfo, node: &NodeInfo, constraint: &Spread) -> bool {
 }
 
 fn matching(pod: &PodInfo, node: &NodeInfo, constraint: &Spread) -> i64 {
-    node.pods.values().filter(|p| p.namespace == pod.namespace && constraint.selector.matches(&p.labels)).count() as i64
+    node.pods
+        .values()
+        .filter(|p| p.namespace == pod.namespace && constraint.selector.matches(&p.labels))
+        .count() as i64
 }

@@ -29,12 +29,12 @@ pub async fn measure(dir: &Path, time: Duration) -> Result<Vec<Figure>> {
     for i in 0..500 {
         first.send("POST", CONFIG_MAPS, config_map(&format!("listed-{i}"))).await?;
     }
-    let get = hammer(&target, 32, time, |_, _| ("GET", format!("{CONFIG_MAPS}/listed-7"), Bytes::new())).await?;
+    let get =
+        hammer(&target, 32, time, |_, _| ("GET", format!("{CONFIG_MAPS}/listed-7"), Bytes::new())).await?;
     let list = hammer(&target, 8, time, |_, _| ("GET", CONFIG_MAPS.to_owned(), Bytes::new())).await?;
-    let one = hammer(&target, 1, time, |_, i| {
-        ("POST", CONFIG_MAPS.to_owned(), config_map(&format!("one-{i}")))
-    })
-    .await?;
+    let one =
+        hammer(&target, 1, time, |_, i| ("POST", CONFIG_MAPS.to_owned(), config_map(&format!("one-{i}"))))
+            .await?;
     let create = hammer(&target, 32, time, |c, i| {
         ("POST", CONFIG_MAPS.to_owned(), config_map(&format!("many-{c}-{i}")))
     })
@@ -59,7 +59,8 @@ pub async fn measure(dir: &Path, time: Duration) -> Result<Vec<Figure>> {
     let memory = process.memory_mb()?;
     process.end().await?;
 
-    let one_writer = Figure::at_least("create (durable), 1 connection", one.per_second, "/s", 600.0, Some(460.0));
+    let one_writer =
+        Figure::at_least("create (durable), 1 connection", one.per_second, "/s", 600.0, Some(460.0));
     let disk = Figure {
         name: "  the disk alone: 4 KiB append + fdatasync",
         value: appends,

@@ -15,8 +15,8 @@ use hyper_util::rt::TokioIo;
 use kube::config::Kubeconfig;
 use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
-use secrecy::ExposeSecret;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -36,21 +36,25 @@ impl Target {
             Ok(BASE64_STANDARD.decode(text.context("the kubeconfig lacks a certificate")?)?)
         };
         let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem(cluster.certificate_authority_data.as_ref())?) {
+        for certificate in CertificateDer::pem_slice_iter(&pem(cluster.certificate_authority_data.as_ref())?)
+        {
             roots.add(certificate?)?;
         }
-        let chain: Vec<_> =
-            CertificateDer::pem_slice_iter(&pem(user.client_certificate_data.as_ref())?).collect::<Result<_, _>>()?;
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem(user.client_certificate_data.as_ref())?)
+            .collect::<Result<_, _>>()?;
         let key = user.client_key_data.as_ref().context("the kubeconfig lacks a key")?;
         let key = BASE64_STANDARD.decode(key.expose_secret())?;
         let key = PrivateKeyDer::from_pem_slice(&key)?;
-        let config = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+        let config =
+            ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
         let address = cluster.server.as_deref().unwrap_or_default().trim_start_matches("https://").to_owned();
         Ok(Self { address, tls: TlsConnector::from(Arc::new(config)) })
     }
 
     pub async fn connect(&self) -> Result<Connection> {
-        let tcp = TcpStream::connect(&self.address).await.with_context(|| format!("connecting to {}", self.address))?;
+        let tcp = TcpStream::connect(&self.address)
+            .await
+            .with_context(|| format!("connecting to {}", self.address))?;
         tcp.set_nodelay(true)?;
         let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(h, _)| h);
         let stream = self.tls.connect(ServerName::try_from(host.to_owned())?, tcp).await?;

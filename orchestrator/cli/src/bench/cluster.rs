@@ -59,7 +59,9 @@ impl Process {
 
     pub async fn client(&self) -> Result<Client> {
         let file = Kubeconfig::read_from(self.dir.join("kubeconfig"))?;
-        Ok(Client::try_from(kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)?)
+        Ok(Client::try_from(
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?,
+        )?)
     }
 
     /// Resident memory in MB (10⁶ bytes).

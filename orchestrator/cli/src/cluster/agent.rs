@@ -65,7 +65,11 @@ pub struct NodeOptions {
 pub async fn run(args: AgentArgs) -> Result<()> {
     let kubeconfig = args.cluster.join("kubeconfig");
     let file = Kubeconfig::read_from(&kubeconfig).with_context(|| {
-        format!("reading {}; start the cluster first: loadline up --data-dir {}", kubeconfig.display(), args.cluster.display())
+        format!(
+            "reading {}; start the cluster first: loadline up --data-dir {}",
+            kubeconfig.display(),
+            args.cluster.display()
+        )
     })?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     let client = kube::Client::try_from(config)?;

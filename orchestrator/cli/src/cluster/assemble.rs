@@ -32,7 +32,8 @@ pub enum Role {
 }
 
 impl Role {
-    pub const ALL: [Self; 5] = [Self::Api, Self::Controllers, Self::Scheduler, Self::Metrics, Self::Autoscaler];
+    pub const ALL: [Self; 5] =
+        [Self::Api, Self::Controllers, Self::Scheduler, Self::Metrics, Self::Autoscaler];
 }
 
 pub struct ControlPlane {
@@ -46,7 +47,8 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Everything is up when this returns; the kubeconfig is written.
     pub async fn start(args: &ControlPlaneArgs, roles: &BTreeSet<Role>) -> Result<Self> {
-        std::fs::create_dir_all(&args.data_dir).with_context(|| format!("making {}", args.data_dir.display()))?;
+        std::fs::create_dir_all(&args.data_dir)
+            .with_context(|| format!("making {}", args.data_dir.display()))?;
         let (store, embedded) = open_store(args).await?;
         let compactor = CancellationToken::new();
         tokio::spawn(compact_periodically(store.clone(), KEEP_HISTORY, compactor.clone()));
@@ -96,7 +98,11 @@ impl ControlPlane {
     /// Where clients on this machine reach the API.
     pub fn url(&self) -> String {
         let addr = self.server.addr();
-        if addr.ip().is_unspecified() { format!("https://127.0.0.1:{}", addr.port()) } else { format!("https://{addr}") }
+        if addr.ip().is_unspecified() {
+            format!("https://127.0.0.1:{}", addr.port())
+        } else {
+            format!("https://{addr}")
+        }
     }
 
     /// A client in this process, allowed everything under the name `user`.
@@ -154,7 +160,8 @@ async fn open_store(args: &ControlPlaneArgs) -> Result<(Arc<dyn Store>, Option<A
     match &args.store {
         StoreChoice::Embedded => {
             let dir = args.data_dir.join("store");
-            let store = tokio::task::spawn_blocking(move || Embedded::open(dir, EmbeddedOptions::default())).await??;
+            let store = tokio::task::spawn_blocking(move || Embedded::open(dir, EmbeddedOptions::default()))
+                .await??;
             let store = Arc::new(store);
             Ok((store.clone(), Some(store)))
         }
@@ -181,12 +188,7 @@ async fn open_store(args: &ControlPlaneArgs) -> Result<(Arc<dyn Store>, Option<A
                     Some((name.clone(), password))
                 }
             };
-            let config = EtcdConfig {
-                endpoints: endpoints.clone(),
-                tls,
-                user,
-                prefix: String::new(),
-            };
+            let config = EtcdConfig { endpoints: endpoints.clone(), tls, user, prefix: String::new() };
             Ok((Arc::new(Etcd::connect(config).await?), None))
         }
     }

@@ -38,13 +38,15 @@ pub async fn run(args: DownArgs) -> Result<()> {
         bail!("{} is no cluster's data directory: it has no cluster-id", args.data_dir.display());
     }
     let id = cluster_id(&args.data_dir)?;
-    let containers = docker::remove_cluster("/var/run/docker.sock", &id).await.context("removing containers")?;
+    let containers =
+        docker::remove_cluster("/var/run/docker.sock", &id).await.context("removing containers")?;
     bridge::remove_all(&id).await.context("removing links")?;
     proxy::remove_all(&id).await.context("removing Service rules")?;
     let address = std::net::Ipv4Addr::from(u32::from(args.service_cidr.network()) + 10);
     dns::remove_address(address).await.context("removing the DNS server's address")?;
     if !args.keep_data {
-        std::fs::remove_dir_all(&args.data_dir).with_context(|| format!("removing {}", args.data_dir.display()))?;
+        std::fs::remove_dir_all(&args.data_dir)
+            .with_context(|| format!("removing {}", args.data_dir.display()))?;
     }
     output::print(&format!("cluster {id} removed: {containers} containers, its links and rules\n"))
 }

@@ -21,5 +21,6 @@ pub fn write(path: &Path, server: &str, ca_pem: &str, admin: &Issued) -> Result<
             "client-certificate-data": encode(&admin.cert_pem), "client-key-data": encode(&admin.key_pem)}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": "admin", "namespace": "default"}}],
     });
-    write_atomic(path, &loadline_api::yaml::to_yaml(&config), 0o600).with_context(|| format!("writing {}", path.display()))
+    write_atomic(path, &loadline_api::yaml::to_yaml(&config), 0o600)
+        .with_context(|| format!("writing {}", path.display()))
 }

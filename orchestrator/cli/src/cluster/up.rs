@@ -57,7 +57,8 @@ async fn nodes_and_wait(args: &UpArgs, id: &str, plane: &ControlPlane) -> Result
     let scope = &plane.scope;
     let services = Services::start(scope, plane.client("system:kube-proxy"));
     if args.runtime == RuntimeChoice::Docker {
-        let config = proxy::Config { cluster_id: id.to_owned(), cluster_cidr: args.control_plane.cluster_cidr };
+        let config =
+            proxy::Config { cluster_id: id.to_owned(), cluster_cidr: args.control_plane.cluster_cidr };
         proxy::start(scope, services.clone(), config);
         let config = dns::Config {
             address: args.control_plane.cluster_dns(),

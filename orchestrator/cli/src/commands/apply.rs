@@ -49,7 +49,12 @@ pub async fn run(connect: &ConnectArgs, args: ApplyArgs) -> Result<()> {
     Ok(())
 }
 
-async fn apply(connection: &Connection, resources: &Resources, object: &Value, args: &ApplyArgs) -> Result<()> {
+async fn apply(
+    connection: &Connection,
+    resources: &Resources,
+    object: &Value,
+    args: &ApplyArgs,
+) -> Result<()> {
     let text = |v: &Value| v.as_str().map(str::to_owned);
     let kind = text(&object["kind"]).unwrap_or_default();
     let resource = resources.of(&text(&object["apiVersion"]).unwrap_or_default(), &kind)?;

@@ -69,8 +69,10 @@ pub async fn run(connect: &ConnectArgs, args: DeleteArgs) -> Result<()> {
                 None if args.selector.is_some() || args.all => {
                     let collection = target.resource.path(Some(&connection.namespace), None);
                     let pairs: Vec<_> = args.selector.iter().map(|s| ("labelSelector", s.as_str())).collect();
-                    let list: Value =
-                        connection.client.request(Request::get(collection.clone() + &query(&pairs)).body(Vec::new())?).await?;
+                    let list: Value = connection
+                        .client
+                        .request(Request::get(collection.clone() + &query(&pairs)).body(Vec::new())?)
+                        .await?;
                     for item in list["items"].as_array().into_iter().flatten() {
                         let name = item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                         let path = format!("{collection}/{name}");
@@ -87,7 +89,11 @@ pub async fn run(connect: &ConnectArgs, args: DeleteArgs) -> Result<()> {
             let resource = resources.of(&text(&object["apiVersion"]), &text(&object["kind"]))?;
             let namespace = object["metadata"]["namespace"].as_str().unwrap_or(&connection.namespace);
             let name = text(&object["metadata"]["name"]);
-            doomed.push((resource.singular_with_group(), name.clone(), resource.path(Some(namespace), Some(&name))));
+            doomed.push((
+                resource.singular_with_group(),
+                name.clone(),
+                resource.path(Some(namespace), Some(&name)),
+            ));
         }
     }
     for (kind, name, path) in &doomed {
@@ -96,13 +102,21 @@ pub async fn run(connect: &ConnectArgs, args: DeleteArgs) -> Result<()> {
     if !args.no_wait {
         let deadline = Instant::now() + args.timeout;
         for (kind, name, path) in &doomed {
-            gone(&connection, path, deadline).await.map_err(|e| e.context(format!("{kind}/{name} is not gone yet")))?;
+            gone(&connection, path, deadline)
+                .await
+                .map_err(|e| e.context(format!("{kind}/{name} is not gone yet")))?;
         }
     }
     Ok(())
 }
 
-async fn delete(connection: &Connection, kind: &str, name: &str, path: &str, args: &DeleteArgs) -> Result<()> {
+async fn delete(
+    connection: &Connection,
+    kind: &str,
+    name: &str,
+    path: &str,
+    args: &DeleteArgs,
+) -> Result<()> {
     let mut options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": match args.cascade {
         Cascade::Background => "Background",
         Cascade::Foreground => "Foreground",
@@ -130,7 +144,8 @@ async fn gone(connection: &Connection, path: &str, deadline: Instant) -> Result<
             Err(e) => return Err(e.into()),
             Ok(found) => {
                 let now = found["metadata"]["uid"].clone();
-                if found["metadata"]["deletionTimestamp"].is_null() || uid.as_ref().is_some_and(|u| *u != now) {
+                if found["metadata"]["deletionTimestamp"].is_null() || uid.as_ref().is_some_and(|u| *u != now)
+                {
                     return Ok(());
                 }
                 uid = Some(now);

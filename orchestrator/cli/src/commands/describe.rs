@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_secret_shows_sizes_and_never_values() {
-        let object = json!({"metadata": {"name": "s", "namespace": "n"}, "data": {"password": "aHVudGVyMg=="}});
+        let object =
+            json!({"metadata": {"name": "s", "namespace": "n"}, "data": {"password": "aHVudGVyMg=="}});
         let shown = text(&resource("Secret"), &object);
         assert!(shown.contains("password: 7 bytes"), "{shown}");
         assert!(!shown.contains("aHVudGVyMg"), "{shown}");

@@ -39,7 +39,8 @@ pub async fn run(connect: &ConnectArgs, args: EventsArgs) -> Result<()> {
         false => format!("/api/v1/namespaces/{}/events", connection.namespace),
     };
     let fields = fields.join(",");
-    let pairs: Vec<_> = (!fields.is_empty()).then_some(("fieldSelector", fields.as_str())).into_iter().collect();
+    let pairs: Vec<_> =
+        (!fields.is_empty()).then_some(("fieldSelector", fields.as_str())).into_iter().collect();
     let list: Value =
         connection.client.request(Request::get(path + &query(&pairs)).body(Vec::new())?).await?;
     let mut events: Vec<&Value> = list["items"].as_array().into_iter().flatten().collect();
@@ -96,8 +97,13 @@ pub(crate) fn table(events: &mut [&Value], now: Timestamp, namespaces: bool) -> 
 }
 
 fn seen(event: &Value) -> Option<Timestamp> {
-    [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"], &event["firstTimestamp"],
-        &event["metadata"]["creationTimestamp"]]
+    [
+        &event["series"]["lastObservedTime"],
+        &event["lastTimestamp"],
+        &event["eventTime"],
+        &event["firstTimestamp"],
+        &event["metadata"]["creationTimestamp"],
+    ]
     .iter()
     .find_map(|t| t.as_str()?.parse().ok())
 }

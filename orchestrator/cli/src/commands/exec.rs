@@ -42,7 +42,8 @@ pub async fn run(connect: &ConnectArgs, args: ExecArgs) -> Result<i32> {
         params = params.container(container);
     }
     let pod = args.pod.strip_prefix("pod/").unwrap_or(&args.pod);
-    let mut process = api.exec(pod, &args.command, &params).await.with_context(|| format!("exec in pod {pod:?}"))?;
+    let mut process =
+        api.exec(pod, &args.command, &params).await.with_context(|| format!("exec in pod {pod:?}"))?;
     let _raw = if tty { Some(RawTerminal::new()?) } else { None };
     if let Some(mut remote) = process.stdin() {
         tokio::spawn(async move {

@@ -54,7 +54,10 @@ pub async fn run(connect: &ConnectArgs, args: ExplainArgs) -> Result<()> {
         .collect();
     chosen.drain(..chosen.len().saturating_sub(args.last));
     if matches!(args.output, Format::Json | Format::Yaml) {
-        return output::print_object(&Value::from(chosen.into_iter().cloned().collect::<Vec<_>>()), args.output);
+        return output::print_object(
+            &Value::from(chosen.into_iter().cloned().collect::<Vec<_>>()),
+            args.output,
+        );
     }
     if chosen.is_empty() {
         return output::print(&format!("{}: no decision yet\n", args.what));

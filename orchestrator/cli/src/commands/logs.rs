@@ -123,7 +123,11 @@ async fn stream(api: &Api<Pod>, pod: &str, args: &LogsArgs, prefix: bool) -> Res
     loop {
         let n = lines.read(&mut buffer).await?;
         pending.extend_from_slice(&buffer[..n]);
-        let complete = if n == 0 { pending.len() } else { pending.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1) };
+        let complete = if n == 0 {
+            pending.len()
+        } else {
+            pending.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1)
+        };
         let whole: Vec<u8> = pending.drain(..complete).collect();
         let text = String::from_utf8_lossy(&whole);
         if prefix {

@@ -66,7 +66,8 @@ pub async fn run(connect: &ConnectArgs, args: RolloutArgs) -> Result<()> {
         Rollout::Restart { deployment } => {
             let now = Timestamp::now().to_string();
             let template = json!({"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}});
-            change(&connection, name(&deployment)?, json!({"spec": {"template": template}}), "restarted").await
+            change(&connection, name(&deployment)?, json!({"spec": {"template": template}}), "restarted")
+                .await
         }
         Rollout::Pause { deployment } => {
             change(&connection, name(&deployment)?, json!({"spec": {"paused": true}}), "paused").await
@@ -81,7 +82,9 @@ pub async fn run(connect: &ConnectArgs, args: RolloutArgs) -> Result<()> {
 fn name(word: &str) -> Result<&str> {
     match word.split_once('/') {
         None => Ok(word),
-        Some(("deploy" | "deployment" | "deployments" | "deployment.apps" | "deployments.apps", name)) => Ok(name),
+        Some(("deploy" | "deployment" | "deployments" | "deployment.apps" | "deployments.apps", name)) => {
+            Ok(name)
+        }
         Some((kind, _)) => bail!("{kind:?} has no rollouts here; name a deployment, e.g. deploy/web"),
     }
 }
@@ -185,7 +188,8 @@ async fn undo(connection: &Connection, name: &str, to: i64) -> Result<()> {
         labels.remove("pod-template-hash");
     }
     // The whole template is replaced, so that nothing of the newer one stays behind.
-    let patch = serde_json::from_value(json!([{"op": "replace", "path": "/spec/template", "value": template}]))?;
+    let patch =
+        serde_json::from_value(json!([{"op": "replace", "path": "/spec/template", "value": template}]))?;
     deployments(connection).patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await?;
     output::print(&format!("deployment.apps/{name} rolled back\n"))
 }

@@ -34,7 +34,10 @@ pub async fn run(connect: &ConnectArgs, args: ScaleArgs) -> Result<()> {
             let scale: Value = get_json(&connection.client, &path).await?;
             let now = scale["spec"]["replicas"].as_u64().unwrap_or(0);
             if now != u64::from(expected) {
-                bail!("{} {name:?} has {now} replicas, not {expected}", target.resource.singular_with_group());
+                bail!(
+                    "{} {name:?} has {now} replicas, not {expected}",
+                    target.resource.singular_with_group()
+                );
             }
         }
         let body = json!({"spec": {"replicas": args.replicas}});

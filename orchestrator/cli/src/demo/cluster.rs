@@ -38,7 +38,14 @@ impl DemoCluster {
         // An absolute path, because Docker mounts what lies below it.
         let data_dir = std::path::absolute(&data_dir)?;
         std::fs::create_dir_all(&data_dir).with_context(|| format!("making {}", data_dir.display()))?;
-        Ok(Self { data_dir, store: store.to_owned(), up: None, agent: None, url: String::new(), log: Arc::default() })
+        Ok(Self {
+            data_dir,
+            store: store.to_owned(),
+            up: None,
+            agent: None,
+            url: String::new(),
+            log: Arc::default(),
+        })
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -57,8 +64,21 @@ impl DemoCluster {
     pub async fn start(&mut self) -> Result<()> {
         let dir = self.data_dir.to_string_lossy().into_owned();
         let (cpu, memory) = third_of_machine();
-        let up = ["up", "--data-dir", &dir, "--nodes", "2", "--listen", "0.0.0.0:0", "--store", &self.store,
-            "--node-cpu", &cpu, "--node-memory", &memory];
+        let up = [
+            "up",
+            "--data-dir",
+            &dir,
+            "--nodes",
+            "2",
+            "--listen",
+            "0.0.0.0:0",
+            "--store",
+            &self.store,
+            "--node-cpu",
+            &cpu,
+            "--node-memory",
+            &memory,
+        ];
         let (child, ready) = self.spawn(&up).await?;
         self.up = Some(child);
         self.url = ready;

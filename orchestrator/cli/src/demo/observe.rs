@@ -19,7 +19,8 @@ use crate::commands::get_json;
 
 const NAMESPACE: &str = "default";
 const NAME: &str = "web";
-const POLICY: &str = "/apis/autoscaling.loadline.io/v1alpha1/namespaces/default/scalingpolicies/web/decisions";
+const POLICY: &str =
+    "/apis/autoscaling.loadline.io/v1alpha1/namespaces/default/scalingpolicies/web/decisions";
 
 #[derive(Clone, Debug, Default)]
 pub struct SeenPod {
@@ -159,7 +160,8 @@ impl Seen {
             Change::Applied { new, .. } => {
                 let status = new.status.clone().unwrap_or_default();
                 let containers = status.container_statuses.unwrap_or_default();
-                let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+                let ready =
+                    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
                 let pod = SeenPod {
                     name: new.name_any(),
                     uid: new.uid().unwrap_or_default(),
