@@ -9,6 +9,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+/// Address and port.
+pub type Endpoint = (Ipv4Addr, u16);
+
 /// Packets with this mark leave with the node's own address.
 const MASQUERADE: u32 = 0x4000;
 
@@ -23,7 +26,7 @@ pub struct ServiceRules {
     /// Addresses and ports at which the Service is found inside.
     pub frontends: Vec<(Ipv4Addr, u16)>,
     pub node_port: Option<u16>,
-    pub endpoints: BTreeSet<(Ipv4Addr, u16)>,
+    pub endpoints: BTreeSet<Endpoint>,
     /// Seconds for which a client keeps its endpoint.
     pub affinity: Option<u32>,
 }
@@ -87,7 +90,7 @@ fn endpoints(
     slices: &[Arc<EndpointSlice>],
     port: &ServicePort,
     publish_not_ready: bool,
-) -> BTreeSet<(Ipv4Addr, u16)> {
+) -> BTreeSet<Endpoint> {
     let mut ready = BTreeSet::new();
     let mut draining = BTreeSet::new();
     for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
@@ -197,7 +200,7 @@ pub fn update(table: &str, old: &Rules, new: &Rules) -> String {
 }
 
 /// What the chains of a Service are made from.
-fn body(rules: &ServiceRules) -> (&BTreeSet<(Ipv4Addr, u16)>, Option<u32>, Option<u16>) {
+fn body(rules: &ServiceRules) -> (&BTreeSet<Endpoint>, Option<u32>, Option<u16>) {
     (&rules.endpoints, rules.affinity, rules.node_port)
 }
 
@@ -300,7 +303,7 @@ impl Script<'_> {
         }
     }
 
-    fn drop_sticky(&mut self, id: &str, endpoint: &(Ipv4Addr, u16)) {
+    fn drop_sticky(&mut self, id: &str, endpoint: &Endpoint) {
         let (table, name) = (self.table, sticky_name(id, endpoint));
         self.line(&format!("flush chain ip {table} {name}"));
         self.line(&format!("delete chain ip {table} {name}"));
@@ -337,13 +340,13 @@ impl Script<'_> {
     }
 }
 
-fn sticky_name(id: &str, endpoint: &(Ipv4Addr, u16)) -> String {
+fn sticky_name(id: &str, endpoint: &Endpoint) -> String {
     let [a, b, c, d] = endpoint.0.octets();
     format!("aff-{id}-{a}_{b}_{c}_{d}-{}", endpoint.1)
 }
 
 /// The rule that takes one of the endpoints at random: by address, or by the chain that `chain` names.
-fn spread(rules: &ServiceRules, chain: Option<fn(&str, &(Ipv4Addr, u16)) -> String>) -> String {
+fn spread(rules: &ServiceRules, chain: Option<fn(&str, &Endpoint) -> String>) -> String {
     let mut rule = String::new();
     let count = rules.endpoints.len();
     let _ = match chain {
