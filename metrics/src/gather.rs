@@ -187,39 +187,56 @@ async fn fetch(sender: &mut SendRequest<Empty<Bytes>>, address: SocketAddr) -> R
     String::from_utf8(bytes.into()).map_err(|e| GatherError::Page(e.to_string()))
 }
 
-/// CPU and memory of one thing come on two lines; they are one point when their times agree.
+/// CPU (with its time) and memory of one thing, which come on two lines.
+#[derive(Default)]
+struct Lines {
+    cpu: Option<(i64, f64)>,
+    memory: Option<f64>,
+}
+
+impl Lines {
+    /// Half a reading is none.
+    fn point(&self) -> Option<Point> {
+        let (at, cpu_seconds) = self.cpu?;
+        Some(Point { at, cpu_seconds, memory: self.memory? })
+    }
+}
+
 fn record(node: &str, page: &str, shared: &Shared) {
     let now = Timestamp::now().as_millisecond();
     let mut bad = 0;
-    let mut containers: HashMap<(&str, &str, &str), (Option<(i64, f64)>, Option<f64>)> = HashMap::new();
-    let mut own: (Option<(i64, f64)>, Option<f64>) = (None, None);
+    let mut containers: HashMap<(&str, &str, &str), Lines> = HashMap::new();
+    let mut own = Lines::default();
     let found: Vec<_> = samples(page, &mut bad).collect();
     for sample in &found {
         let at = sample.at.unwrap_or(now);
         let label = |name| sample.label(name).unwrap_or_default();
         match sample.name {
-            "node_cpu_usage_seconds_total" => own.0 = Some((at, sample.value)),
-            "node_memory_working_set_bytes" => own.1 = Some(sample.value),
+            "node_cpu_usage_seconds_total" => own.cpu = Some((at, sample.value)),
+            "node_memory_working_set_bytes" => own.memory = Some(sample.value),
             "container_cpu_usage_seconds_total" => {
-                containers.entry((label("namespace"), label("pod"), label("container"))).or_default().0 =
+                containers.entry((label("namespace"), label("pod"), label("container"))).or_default().cpu =
                     Some((at, sample.value));
             }
             "container_memory_working_set_bytes" => {
-                containers.entry((label("namespace"), label("pod"), label("container"))).or_default().1 =
-                    Some(sample.value);
+                containers
+                    .entry((label("namespace"), label("pod"), label("container")))
+                    .or_default()
+                    .memory = Some(sample.value);
             }
             _ => {}
         }
     }
     let mut window = shared.window.write().unwrap_or_else(PoisonError::into_inner);
-    if let (Some((at, cpu_seconds)), Some(memory)) = own {
-        window.push_node(node, Point { at, cpu_seconds, memory });
+    if let Some(point) = own.point() {
+        window.push_node(node, point);
     }
-    for ((namespace, pod, container), values) in containers {
-        if let (Some((at, cpu_seconds)), Some(memory)) = values {
-            window.push_container(namespace, pod, container, Point { at, cpu_seconds, memory });
+    for ((namespace, pod, container), lines) in containers {
+        if let Some(point) = lines.point() {
+            window.push_container(namespace, pod, container, point);
         }
     }
+    drop(window);
     drop(found);
     if bad > 0 {
         debug!(node, bad, "lines of a kubelet's page were not understood");

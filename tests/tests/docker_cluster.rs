@@ -1,6 +1,8 @@
 //! One cluster on the local Docker Engine, from its start to `loadline down`: traffic, names, crashes and restarts on
 //! real containers. Needs root, Docker, nftables and Debian's busybox-static; says so and passes where they are missing.
 
+#![expect(clippy::unwrap_used, reason = "tests: a panic with its place is the message")]
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
 //! The plans against a real kernel: every transaction must be accepted, and any sequence of updates must end in the
 //! same table as a fresh start. Runs in a network namespace of its own; needs root and nft.
 
+#![expect(clippy::unwrap_used, reason = "tests: a panic with its place is the message")]
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::Ipv4Addr;
