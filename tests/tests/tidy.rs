@@ -90,11 +90,14 @@ fn package(manifest: &Path) -> Package {
             }
         } else if let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
             let key = key.trim().split('.').next().unwrap_or_default().trim_matches('"');
+            let of_target = section.starts_with("target.") && section.ends_with(".dependencies");
             match section.as_str() {
                 "package" if key == "name" => name = value.trim().trim_matches('"').to_owned(),
-                "dependencies" | "build-dependencies" => drop(dependencies.insert(key.to_owned())),
-                s if s.starts_with("target.") && s.ends_with(".dependencies") => {
-                    drop(dependencies.insert(key.to_owned()))
+                "dependencies" | "build-dependencies" => {
+                    dependencies.insert(key.to_owned());
+                }
+                _ if of_target => {
+                    dependencies.insert(key.to_owned());
                 }
                 _ => {}
             }
