@@ -143,10 +143,13 @@ mod tests {
         Some((found[0].1.span_ms, found[0].1.cpu_cores))
     }
 
+    /// Name, points, window and moment in seconds, and the span and rate that come out.
+    type Case = (&'static str, Vec<(i64, f64)>, i64, i64, Option<(i64, f64)>);
+
     #[test]
     fn rates_need_two_samples_and_stay_within_one_container() {
         let steady: Vec<(i64, f64)> = (0..30).map(|s| (s, s as f64 * 0.5)).collect();
-        let cases: Vec<(&str, Vec<(i64, f64)>, i64, i64, Option<(i64, f64)>)> = vec![
+        let cases: Vec<Case> = vec![
             ("nothing", vec![], 15, 0, None),
             ("one sample", vec![(0, 1.0)], 15, 0, None),
             ("two samples", vec![(0, 1.0), (1, 1.5)], 15, 1, Some((1000, 0.5))),

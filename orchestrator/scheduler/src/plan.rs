@@ -124,6 +124,9 @@ mod tests {
         }
     }
 
+    /// Name, newcomer, nodes, pods that are there, answer.
+    type Case = (&'static str, Value, Vec<Node>, Vec<Pod>, &'static str);
+
     /// Three nodes in two zones.
     fn three() -> Vec<Node> {
         let zone = |z: &str| json!({"metadata": {"labels": {"zone": z}}});
@@ -138,7 +141,7 @@ mod tests {
             json!({"spec": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
                 "whenUnsatisfiable": when, "labelSelector": {"matchLabels": {"app": "web"}}}]}})
         };
-        let cases: Vec<(&str, Value, Vec<Node>, Vec<Pod>, &str)> = vec![
+        let cases: Vec<Case> = vec![
             ("no nodes", json!({}), vec![], vec![], "no nodes available to schedule pods"),
             (
                 "full",
