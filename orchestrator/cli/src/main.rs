@@ -98,8 +98,12 @@ struct LoadArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let serves = matches!(cli.command, Command::Up(_) | Command::Server(_) | Command::Agent(_));
-    loadline_client::telemetry::init(if serves { "info,hickory_server=warn" } else { "warn" });
+    loadline_client::telemetry::init(match cli.command {
+        Command::Up(_) | Command::Server(_) | Command::Agent(_) => "info,hickory_server=warn",
+        // The demo prints a screen of its own.
+        Command::Demo(_) => "error",
+        _ => "warn",
+    });
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("error: another TLS provider was installed first");
         return ExitCode::FAILURE;

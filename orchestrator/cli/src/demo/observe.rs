@@ -209,8 +209,11 @@ async fn poll_usage(client: kube::Client, seen: Arc<Mutex<Seen>>) {
 fn total_cpu(list: &Value) -> Option<String> {
     use loadline_api::quantity::Quantity;
     let mut total = Quantity::default();
-    let items = list["items"].as_array()?;
-    for pod in items.iter().filter(|p| p["metadata"]["labels"]["app"] == NAME) {
+    let mut pods =
+        list["items"].as_array()?.iter().filter(|p| p["metadata"]["labels"]["app"] == NAME).peekable();
+    // Without a sample there is no value.
+    pods.peek()?;
+    for pod in pods {
         for container in pod["containers"].as_array()? {
             total.add(&Quantity::from_value(&container["usage"]["cpu"]).ok()?);
         }
