@@ -26,6 +26,7 @@ mod pods;
 mod replicaset;
 mod serviceaccount;
 mod shared;
+mod storageprotection;
 mod tainteviction;
 
 use monitors::Monitors;
@@ -105,6 +106,7 @@ pub fn start(scope: &Scope, client: Client, config: Config) {
     };
     podgc::run::start(scope, &shared, gc);
     serviceaccount::run::start(scope, &shared, config.ca_certificate);
+    storageprotection::run::start(scope, &shared);
     start_collectors(scope, &shared);
 }
 

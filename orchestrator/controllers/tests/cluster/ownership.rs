@@ -1,8 +1,10 @@
 //! Garbage collection, the end of namespaces, and what a namespace is born with.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
+};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -132,5 +134,54 @@ async fn a_namespace_is_equipped_and_emptied() {
     let free = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
     maps.patch("held", &Default::default(), &free).await.unwrap();
     eventually("gone", || async { is(namespaces.get_opt("team").await.unwrap().is_none(), true) }).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storage_in_use_outlives_its_deletion_until_nobody_uses_it() {
+    let cluster = Cluster::start(&["n1"]).await;
+    let size = json!({"storage": "1Gi"});
+    let claims: Api<PersistentVolumeClaim> = cluster.api();
+    for name in ["used", "idle"] {
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": size}});
+        let claim: PersistentVolumeClaim =
+            cluster.create(json!({"metadata": {"name": name}, "spec": spec})).await;
+        assert_eq!(claim.finalizers(), ["kubernetes.io/pvc-protection"]);
+    }
+    let pod = json!({"metadata": {"name": "user"}, "spec": {
+        "containers": [{"name": "c", "image": "v1"}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "used"}}],
+    }});
+    let _: Pod = cluster.create(pod).await;
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    for name in ["bound", "free"] {
+        let volume = json!({"metadata": {"name": name}, "spec": {"capacity": size,
+            "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/data"}}});
+        volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+    }
+    let phase = |phase: &str| Patch::Merge(json!({"status": {"phase": phase}}));
+    let params = PatchParams::default();
+    volumes.patch_status("bound", &params, &phase("Bound")).await.unwrap();
+
+    // The used ones first, so that they have had their turn when the others are gone.
+    for (volume, claim) in [("bound", "used"), ("free", "idle")] {
+        claims.delete(claim, &DeleteParams::default()).await.unwrap();
+        volumes.delete(volume, &DeleteParams::default()).await.unwrap();
+    }
+    eventually("what nobody uses is gone", || async {
+        is(claims.get_opt("idle").await.unwrap().is_none(), true)?;
+        is(volumes.get_opt("free").await.unwrap().is_none(), true)
+    })
+    .await;
+    assert!(claims.get("used").await.unwrap().metadata.deletion_timestamp.is_some());
+    assert!(volumes.get("bound").await.unwrap().metadata.deletion_timestamp.is_some());
+
+    cluster.api::<Pod>().delete("user", &DeleteParams::default()).await.unwrap();
+    volumes.patch_status("bound", &params, &phase("Released")).await.unwrap();
+    eventually("the others are gone too", || async {
+        is(claims.get_opt("used").await.unwrap().is_none(), true)?;
+        is(volumes.get_opt("bound").await.unwrap().is_none(), true)
+    })
+    .await;
     cluster.stop().await;
 }
