@@ -26,6 +26,8 @@ use crate::shape::Shape;
 
 const CHUNK: usize = 64 * 1024;
 const EVENTS_AT_ONCE: usize = 512;
+/// No watch lasts longer, whatever `timeoutSeconds` asks for: clocks cannot count to every number that fits a query.
+const LONGEST_SECONDS: u64 = 24 * 3600;
 /// A bookmark comes this long before `timeoutSeconds` ends.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
@@ -43,7 +45,8 @@ pub(crate) async fn watch(
         options.labels.clone(),
         options.fields.clone(),
     )?;
-    let seconds = options.timeout_seconds.unwrap_or_else(|| rand::random_range(1800..3600));
+    let seconds =
+        options.timeout_seconds.unwrap_or_else(|| rand::random_range(1800..3600)).min(LONGEST_SECONDS);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let start = match Start::find(app, &shape, &filter, &options).await {
         Ok(start) => start,

@@ -29,6 +29,9 @@ const SHOWN: [&str; 7] = [
     "resourcequotas",
 ];
 
+/// No pod gets more than three centuries to end: a longer time added to now is no date any more.
+const LONGEST_GRACE: i64 = 10_000_000_000;
+
 /// What the first look at an object to be deleted leads to.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Verdict {
@@ -276,7 +279,7 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
         return 0;
     }
     let grace = asked.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
-    if grace < 0 { 1 } else { grace }
+    if grace < 0 { 1 } else { grace.min(LONGEST_GRACE) }
 }
 
 /// The finalizers that say what becomes of dependents, as the options ask.
@@ -353,6 +356,11 @@ mod tests {
         assert_eq!(shorter.meta_str("deletionTimestamp"), timestamp(NOW + 5).as_str().unwrap());
         assert!(matches!(pod_verdict(&shorter, Some(0)), Verdict::MarkAndRemove(_)));
         assert!(matches!(pod_verdict(&pod("", json!({})), None), Verdict::MarkAndRemove(_)));
+        let Verdict::Mark(long) = pod_verdict(&pod("n", json!({})), Some(i64::MAX)) else { panic!() };
+        assert_eq!(long.grace(), Some(LONGEST_GRACE));
+        assert_eq!(long.meta_str("deletionTimestamp"), timestamp(NOW + LONGEST_GRACE).as_str().unwrap());
+        let Verdict::Mark(shorter) = pod_verdict(&long, Some(5)) else { panic!() };
+        assert_eq!(shorter.meta_str("deletionTimestamp"), timestamp(NOW + 5).as_str().unwrap());
         let held = pod("", json!({"finalizers": ["a.b/c"]}));
         assert!(matches!(pod_verdict(&held, Some(0)), Verdict::Mark(_)));
     }

@@ -112,6 +112,16 @@ async fn bookmarks_and_ends() {
 }
 
 #[tokio::test]
+async fn a_time_out_beyond_every_clock_is_a_long_one() {
+    let (_cluster, admin) = cluster().await;
+    let from = revision(&admin).await;
+    let query = format!("watch=1&resourceVersion={from}&timeoutSeconds={}", i64::MAX);
+    let mut watch = admin.watch(&format!("{CMS}?{query}")).await;
+    admin.config_map("ns", "a", "1").await;
+    assert_eq!(watch.brief().await, pair("ADDED", "a"));
+}
+
+#[tokio::test]
 async fn too_early_and_too_late() {
     let (_cluster, admin) = cluster().await;
     let from = revision(&admin).await;
