@@ -3,12 +3,15 @@
 use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use prometheus::{IntCounterVec, register_int_counter_vec};
 use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::supervise::Scope;
+
+mod series;
+
+use series::{Occurrence, Writer};
 
 const QUEUE: usize = 1000;
 
@@ -22,11 +25,11 @@ static DROPPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     .unwrap()
 });
 
-/// Writes Events about objects without ever making the caller wait. Repeated ones are counted in a series by the
-/// recorder behind it.
+/// Writes Events about objects without ever making the caller wait. What is said again of the same object in the same
+/// words is counted in a series.
 #[derive(Clone)]
 pub struct EventSink {
-    queue: mpsc::Sender<(Event, ObjectReference)>,
+    queue: mpsc::Sender<Occurrence>,
     reporter: &'static str,
 }
 
@@ -38,12 +41,13 @@ impl EventSink {
         reporter: &'static str,
         instance: Option<String>,
     ) -> Self {
-        let (queue, mut events) = mpsc::channel::<(Event, ObjectReference)>(QUEUE);
-        let recorder = Recorder::new(client, Reporter { controller: reporter.to_owned(), instance });
+        let (queue, mut events) = mpsc::channel::<Occurrence>(QUEUE);
+        let mut writer = Writer::new(client, reporter, instance);
         scope.spawn("events", async move {
-            while let Some((event, about)) = events.recv().await {
-                if let Err(error) = recorder.publish(&event, &about).await {
-                    debug!(%error, reason = event.reason, "event not written");
+            while let Some(event) = events.recv().await {
+                let reason = event.reason.clone();
+                if let Err(error) = writer.write(event).await {
+                    debug!(%error, reason, "event not written");
                 }
             }
             std::future::pending::<()>().await;
@@ -52,22 +56,16 @@ impl EventSink {
     }
 
     pub fn normal(&self, about: ObjectReference, reason: &str, action: &str, note: impl Into<String>) {
-        self.send(EventType::Normal, about, reason, action, note.into());
+        self.send("Normal", about, reason, action, note.into());
     }
 
     pub fn warning(&self, about: ObjectReference, reason: &str, action: &str, note: impl Into<String>) {
-        self.send(EventType::Warning, about, reason, action, note.into());
+        self.send("Warning", about, reason, action, note.into());
     }
 
-    fn send(&self, type_: EventType, about: ObjectReference, reason: &str, action: &str, note: String) {
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note),
-            action: action.to_owned(),
-            secondary: None,
-        };
-        if self.queue.try_send((event, about)).is_err() {
+    fn send(&self, type_: &'static str, about: ObjectReference, reason: &str, action: &str, note: String) {
+        let (reason, action) = (reason.to_owned(), action.to_owned());
+        if self.queue.try_send(Occurrence { about, type_, reason, action, note }).is_err() {
             DROPPED.with_label_values(&[self.reporter]).inc();
         }
     }
