@@ -26,10 +26,14 @@ async fn the_demo_on_etcd_ends_well_and_leaves_nothing() {
     let args = ["demo", "--examples", &examples, "--data-dir", &data, "--store", &store];
     let demo =
         tokio::time::timeout(Duration::from_secs(420), run(&binary(), &args, &Default::default(), "")).await;
-    let shown = demo.expect("the demo ended in time").ok();
-    println!("{shown}");
-    for line in ["first new pod Ready", "killed container running again", "Ready elsewhere", "0 errors"] {
-        assert!(shown.contains(line), "nothing about {line:?}");
+    let demo = demo.expect("the demo ended in time");
+    println!("{}\n{}", demo.stderr, demo.stdout);
+    for line in ["explained", "0 errors", "cleaning up"] {
+        assert!(demo.stderr.contains(line), "nothing about {line:?}");
+    }
+    let summary = demo.ok();
+    for line in ["first new pod Ready", "killed container running again", "Ready elsewhere"] {
+        assert!(summary.contains(line), "nothing about {line:?}");
     }
     let after =
         (docker::links(), docker::run("nft", &["list", "tables"]), docker::run("docker", &["ps", "-aq"]));

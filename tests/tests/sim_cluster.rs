@@ -367,6 +367,13 @@ async fn a_namespace_takes_all_its_objects_along() {
             "/api/v1/namespaces/space/services",
             core("Service", json!({"spec": {"ports": [{"port": 80}], "selector": {"app": "x"}}})),
         ),
+        (
+            "/api/v1/namespaces/space/persistentvolumeclaims",
+            core(
+                "PersistentVolumeClaim",
+                json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+            ),
+        ),
         ("/apis/apps/v1/namespaces/space/deployments", deployment("x", 2, json!({}))),
     ];
     for (collection, object) in &objects {
@@ -397,6 +404,7 @@ async fn a_namespace_takes_all_its_objects_along() {
         "/api/v1/configmaps",
         "/api/v1/secrets",
         "/api/v1/services",
+        "/api/v1/persistentvolumeclaims",
         "/api/v1/pods",
         "/api/v1/serviceaccounts",
         "/apis/apps/v1/deployments",

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::cluster::stop_signal;
 use crate::load::{self, Schedule};
-use crate::output;
+use crate::output::{self, Format};
 use cluster::DemoCluster;
 use observe::{Observer, until};
 
@@ -36,6 +37,9 @@ pub struct DemoArgs {
     /// Leave the cluster running and say how to use it
     #[arg(long)]
     keep: bool,
+    /// How the measured times are printed; the live view goes to standard error
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
 }
 
 pub async fn run(args: DemoArgs) -> Result<ExitCode> {
@@ -44,22 +48,29 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
         outcome = play(&mut cluster, &args) => outcome,
         stopped = stop_signal() => { stopped?; Err(anyhow::anyhow!("interrupted")) }
     };
-    let success = outcome.is_ok();
-    if let Err(error) = &outcome {
-        eprintln!("\ndemo failed: {error:#}");
-        cluster.show_log_tail();
-    }
-    if success && args.keep {
+    let summary = match outcome {
+        Ok(summary) => summary,
+        Err(error) => {
+            eprintln!("\ndemo failed: {error:#}");
+            cluster.show_log_tail();
+            heading("cleaning up");
+            cluster.remove().await?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    heading("summary");
+    print_summary(&summary, args.output)?;
+    if args.keep {
         cluster.leave_running()?;
-        return Ok(ExitCode::SUCCESS);
+    } else {
+        heading("cleaning up");
+        cluster.remove().await?;
     }
-    heading("cleaning up")?;
-    cluster.remove().await?;
-    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(ExitCode::SUCCESS)
 }
 
-fn heading(text: &str) -> Result<()> {
-    output::print(&format!("\n== {text}\n"))
+fn heading(text: &str) {
+    eprintln!("\n== {text}");
 }
 
 /// One line of the summary: what was measured, and what we promise.
@@ -69,19 +80,32 @@ struct Measured {
     promised: Option<Duration>,
 }
 
-async fn play(cluster: &mut DemoCluster, args: &DemoArgs) -> Result<()> {
+fn print_summary(summary: &[Measured], format: Format) -> Result<()> {
+    if matches!(format, Format::Json | Format::Yaml) {
+        let seconds = |d: Duration| d.as_secs_f64();
+        let lines: Vec<_> = summary
+            .iter()
+            .map(|m| json!({"what": m.what, "seconds": seconds(m.took), "promisedSeconds": m.promised.map(seconds)}))
+            .collect();
+        return output::print_object(&Value::from(lines), format);
+    }
+    for line in summary {
+        let promise =
+            line.promised.map(|p| format!("   (promised: {:.0} s)", p.as_secs_f64())).unwrap_or_default();
+        output::print(&format!("   {:<44} {:>7.2} s{promise}\n", line.what, line.took.as_secs_f64()))?;
+    }
+    Ok(())
+}
+
+async fn play(cluster: &mut DemoCluster, args: &DemoArgs) -> Result<Vec<Measured>> {
     let mut summary = Vec::new();
-    heading("starting three nodes on Docker")?;
+    heading("starting three nodes on Docker");
     let started = Instant::now();
     cluster.start().await?;
     summary.push(Measured { what: "cluster of three nodes ready", took: started.elapsed(), promised: None });
-    output::print(&format!(
-        "   ready at {} (kubeconfig: {})\n",
-        cluster.url(),
-        cluster.kubeconfig().display()
-    ))?;
+    eprintln!("   ready at {} (kubeconfig: {})", cluster.url(), cluster.kubeconfig().display());
 
-    heading("applying the example service and its ScalingPolicy")?;
+    heading("applying the example service and its ScalingPolicy");
     let observer = Observer::start(cluster).await?;
     let applied = Instant::now();
     for file in ["deployment.yaml", "service.yaml", "scalingpolicy.yaml"] {
@@ -91,11 +115,11 @@ async fn play(cluster: &mut DemoCluster, args: &DemoArgs) -> Result<()> {
     summary.push(Measured { what: "first pod Ready after apply", took: ready - applied, promised: None });
     let address = observer.service_address().await?;
 
-    heading("load: a quiet time, four times as much, quiet again")?;
+    heading("load: a quiet time, four times as much, quiet again");
     let schedule = format!("20s@{QUIET_RATE},40s@{BUSY_RATE},40s@{QUIET_RATE}");
     summary.extend(drive(&observer, &address, &schedule).await?);
 
-    heading("killing one container (SIGKILL from outside)")?;
+    heading("killing one container (SIGKILL from outside)");
     let restarted = kill_container(cluster, &observer).await?;
     summary.push(Measured {
         what: "killed container running again",
@@ -103,7 +127,7 @@ async fn play(cluster: &mut DemoCluster, args: &DemoArgs) -> Result<()> {
         promised: Some(Duration::from_secs(2)),
     });
 
-    heading("killing a whole node (its agent and all its containers)")?;
+    heading("killing a whole node (its agent and all its containers)");
     let replaced = kill_node(cluster, &observer).await?;
     summary.push(Measured {
         what: "pods of the killed node Ready elsewhere",
@@ -111,16 +135,10 @@ async fn play(cluster: &mut DemoCluster, args: &DemoArgs) -> Result<()> {
         promised: Some(Duration::from_secs(15)),
     });
 
-    heading("the last scaling decisions, explained")?;
-    output::print(&cluster.cli(&["explain", "scalingpolicy/web", "--last", "5"]).await?)?;
+    heading("the last scaling decisions, explained");
+    eprint!("{}", cluster.cli(&["explain", "scalingpolicy/web", "--last", "5"]).await?);
 
-    heading("summary")?;
-    for line in &summary {
-        let promise =
-            line.promised.map(|p| format!("   (promised: {:.0} s)", p.as_secs_f64())).unwrap_or_default();
-        output::print(&format!("   {:<44} {:>7.2} s{promise}\n", line.what, line.took.as_secs_f64()))?;
-    }
-    Ok(())
+    Ok(summary)
 }
 
 /// Sends the load while a line a second shows what the cluster does about it.
@@ -129,7 +147,7 @@ async fn drive(observer: &Observer, address: &str, schedule: &str) -> Result<Vec
     let step_after = schedule.0[0].duration;
     let url = format!("http://{address}/");
     let begin = Instant::now();
-    output::print("   time   replicas  ready   CPU      requests      p50        p95        errors\n")?;
+    eprintln!("   time   replicas  ready   CPU      requests      p50        p95        errors");
     let mut shown = observer.decisions_seen();
     let mut before_step = None;
     let whole = load::run(&url, &schedule, |report| {
@@ -148,17 +166,13 @@ async fn drive(observer: &Observer, address: &str, schedule: &str) -> Result<Vec
             ms(report.p95_ms),
             report.errors,
         );
-        // A closed standard output ends the process inside.
-        let _ = output::print(&line);
+        eprint!("{line}");
         for text in observer.decisions_since(&mut shown) {
-            let _ = output::print(&format!("          {text}\n"));
+            eprintln!("          {text}");
         }
     })
     .await?;
-    output::print(&format!(
-        "   {} requests answered, {} errors, {} not sent\n",
-        whole.ok, whole.errors, whole.dropped
-    ))?;
+    eprintln!("   {} requests answered, {} errors, {} not sent", whole.ok, whole.errors, whole.dropped);
     let (replicas, ready) = before_step.context("the load ended before its first second")?;
     let step = begin + step_after;
     let decided = observer.scaled_out_after(step, replicas).context("the step brought no new replica")?;
@@ -185,7 +199,7 @@ async fn kill_container(cluster: &DemoCluster, observer: &Observer) -> Result<Du
     let restarts = observer.restarts(&pod.name);
     let killed = Instant::now();
     let pid = cluster.kill_container_of(&pod.uid, &pod.node).await?;
-    output::print(&format!("   killed process {pid} of pod {} on {}\n", pod.name, pod.node))?;
+    eprintln!("   killed process {pid} of pod {} on {}", pod.name, pod.node);
     let back = until("the container to run again", Duration::from_secs(30), || {
         observer.restarts(&pod.name) > restarts && observer.is_running(&pod.name)
     })
@@ -204,7 +218,7 @@ async fn kill_node(cluster: &mut DemoCluster, observer: &Observer) -> Result<Dur
     let lost: Vec<String> = observer.pods_on(Some(&node)).into_iter().map(|p| p.name).collect();
     let killed = Instant::now();
     cluster.kill_node().await?;
-    output::print(&format!("   {node} is gone, and with it {}\n", lost.join(", ")))?;
+    eprintln!("   {node} is gone, and with it {}", lost.join(", "));
     let back = until("replacements to be Ready", Duration::from_secs(60), || {
         observer.pods_on(Some(&node)).is_empty() && observer.ready() >= observer.replicas().max(1)
     })

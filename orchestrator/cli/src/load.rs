@@ -138,6 +138,11 @@ struct Shared {
 pub async fn run(url: &str, schedule: &Schedule, mut each_second: impl FnMut(&Report)) -> Result<Report> {
     let client = client().context("building the HTTP client")?;
     let url: reqwest::Url = url.parse().with_context(|| format!("{url:?} is no URL"))?;
+    if url.scheme() != "http" {
+        bail!(
+            "{url} is not reached over plain HTTP, which is all that the load generator speaks; give an http:// URL"
+        );
+    }
     if schedule.0.is_empty() {
         bail!("the schedule is empty");
     }
@@ -278,6 +283,15 @@ mod tests {
         assert_eq!(shown, [(30_000, 50.0), (60_000, 200.0), (500, 0.0)]);
         for wrong in ["", "30s", "@5", "30s@", "30x@5", "-1s@5", "1s@-5", "1s@NaN", "1s@1e9"] {
             assert!(wrong.parse::<Schedule>().is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[tokio::test]
+    async fn urls_that_cannot_be_driven_are_refused_at_once() {
+        let schedule: Schedule = "1s@1".parse().unwrap();
+        for (url, why) in [("https://127.0.0.1/", "give an http:// URL"), ("127.0.0.1", "is no URL")] {
+            let error = run(url, &schedule, |_| {}).await.unwrap_err();
+            assert!(format!("{error:#}").contains(why), "{url}: {error:#}");
         }
     }
 

@@ -62,7 +62,7 @@ pub async fn measure(dir: &Path, time: Duration) -> Result<Vec<Figure>> {
     let one_writer =
         Figure::at_least("create (durable), 1 connection", one.per_second, "/s", 600.0, Some(460.0));
     let disk = Figure {
-        name: "  the disk alone: 4 KiB append + fdatasync",
+        name: "  the disk alone: 4 KiB append + fdatasync".to_owned(),
         value: appends,
         unit: "/s",
         goal: 0.0,

@@ -128,3 +128,30 @@ pub async fn pods(dir: &Path) -> Result<Vec<Figure>> {
     process.end().await?;
     Ok(vec![Figure::at_most("200 sim pods on 20 nodes: Running after", took, "s", 10.0, None)])
 }
+
+/// What the demo measures on real containers: the step, the killed container, the killed node.
+pub async fn demo(examples: &Path) -> Result<Vec<Figure>> {
+    let output = Command::new(THIS_BINARY)
+        .args(["demo", "-o", "json", "--examples"])
+        .arg(examples)
+        .stderr(Stdio::inherit())
+        .output()
+        .await?;
+    if !output.status.success() {
+        bail!("the demo failed; what it says is above");
+    }
+    let measured: Vec<Measured> =
+        serde_json::from_slice(&output.stdout).context("reading the demo's summary")?;
+    Ok(measured
+        .iter()
+        .filter_map(|m| Some(Figure::at_most(&m.what, m.seconds, "s", m.promised_seconds?, None)))
+        .collect())
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Measured {
+    what: String,
+    seconds: f64,
+    promised_seconds: Option<f64>,
+}

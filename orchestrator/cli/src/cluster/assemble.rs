@@ -1,6 +1,7 @@
 //! A control plane in this process: store, API server, and whichever roles were asked for.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,7 @@ impl ControlPlane {
         let mut config = loadline_server::Config::new(args.listen, &args.data_dir);
         config.token_auth_file.clone_from(&args.token_auth_file);
         config.service_cidr = (args.service_cidr.network(), args.service_cidr.prefix_len());
-        config.advertise = Some(super::primary_address());
+        config.advertise = advertised(args.listen.ip());
         config.extra_sans = vec![super::primary_address().to_string()];
         config.delegates.extend(metrics.iter().flat_map(|m| m.delegates()).map(delegate));
         config.delegates.extend(autoscaler.iter().flat_map(|a| a.delegates()).map(delegate));
@@ -156,6 +157,12 @@ fn kubelet_client_tls(pki: &Pki) -> Result<rustls::ClientConfig> {
     Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?)
 }
 
+/// The address that pods are sent to, where it is another than the one that is listened on: a server that listens on a
+/// certain address is reached there and nowhere else.
+fn advertised(listen: IpAddr) -> Option<IpAddr> {
+    listen.is_unspecified().then(super::primary_address)
+}
+
 async fn open_store(args: &ControlPlaneArgs) -> Result<(Arc<dyn Store>, Option<Arc<Embedded>>)> {
     match &args.store {
         StoreChoice::Embedded => {
@@ -191,5 +198,18 @@ async fn open_store(args: &ControlPlaneArgs) -> Result<(Arc<dyn Store>, Option<A
             let config = EtcdConfig { endpoints: endpoints.clone(), tls, user, prefix: String::new() };
             Ok((Arc::new(Etcd::connect(config).await?), None))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_that_is_listened_on_is_advertised() {
+        for listen in ["127.0.0.1", "::1", "10.1.2.3"] {
+            assert_eq!(advertised(listen.parse().unwrap()), None, "{listen}");
+        }
+        assert_eq!(advertised("0.0.0.0".parse().unwrap()), Some(crate::cluster::primary_address()));
     }
 }
