@@ -38,6 +38,8 @@ pub(crate) struct Desired {
 
 /// Containers are always given this long, as upstream does.
 const MIN_GRACE: Duration = Duration::from_secs(2);
+/// Three decades. A pod may ask for more seconds than a clock can count to.
+const MAX_GRACE: Duration = Duration::from_secs(1_000_000_000);
 const MAX_SANDBOX_RETRY: i64 = 10;
 
 enum Done {
@@ -478,7 +480,7 @@ impl Worker {
     }
 
     fn kill(&mut self, pod: &Arc<Pod>, id: &str, name: &str, grace: Duration, message: &str) {
-        let grace = grace.max(MIN_GRACE);
+        let grace = grace.clamp(MIN_GRACE, MAX_GRACE);
         self.node.events.normal(names::container_reference(pod, name), "Killing", "Stopping", message);
         self.deadlines.insert(id.to_owned(), Instant::now() + grace);
         let (node, pod, ips) = (self.node.clone(), pod.clone(), self.ips.clone());
@@ -501,6 +503,7 @@ impl Worker {
 
     /// A second, shorter grace overrules the first.
     fn hasten(&mut self, grace: Duration, _now: Timestamp) {
+        let grace = grace.min(MAX_GRACE);
         let new = Instant::now() + grace;
         let late: Vec<String> = self
             .deadlines

@@ -111,9 +111,13 @@ async fn policies_decide_how_pods_end() {
     assert_eq!(ended.exit_code, 7);
     cluster.delete("good", None).await;
     cluster.gone("good").await;
-    cluster.create("late", "node-1", json!({"activeDeadlineSeconds": 1})).await;
-    let late = cluster.pod_until("late", "is over", |p| phase(p) == "Failed").await;
-    assert_eq!(late.status.unwrap().reason.as_deref(), Some("DeadlineExceeded"));
+    // The second also with more time to end than any clock can count to.
+    for (name, grace) in [("late", 30), ("later", i64::MAX)] {
+        let spec = json!({"activeDeadlineSeconds": 1, "terminationGracePeriodSeconds": grace});
+        cluster.create(name, "node-1", spec).await;
+        let late = cluster.pod_until(name, "is over", |p| phase(p) == "Failed").await;
+        assert_eq!(late.status.unwrap().reason.as_deref(), Some("DeadlineExceeded"));
+    }
     cluster.scope.shutdown().await;
 }
 
