@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use rtnetlink::Handle;
 use tokio::process::Command;
 use tokio::sync::Mutex;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::ipam::Ipam;
 use crate::link;
@@ -94,7 +94,9 @@ impl PodNetwork for BridgeNetwork {
             Err(error) => {
                 // It was there already: complete in the pod, or half made, or left from a sandbox that is gone.
                 debug!(%error, pod = pod.name, "link exists or failed, checking");
-                if configure(netns, &peer, address, gateway).await.is_ok() {
+                if link::attach_existing(&self.handle, &name, bridge_index).await.is_ok()
+                    && configure(netns, &peer, address, gateway).await.is_ok()
+                {
                     return Ok(vec![IpAddr::V4(address)]);
                 }
                 link::delete(&self.handle, &name).await?;
@@ -185,8 +187,10 @@ fn write_sysctl(name: &str, value: &str) -> Result<()> {
 /// Docker sets the policy of the FORWARD chain to DROP; an accept in a table of ours would not overrule that.
 async fn allow_forwarding(pattern: &str) -> Result<()> {
     for direction in ["-i", "-o"] {
-        if !iptables(&["-C", "FORWARD", direction, pattern, "-j", "ACCEPT"]).await? {
-            iptables(&["-I", "FORWARD", direction, pattern, "-j", "ACCEPT"]).await?;
+        if !iptables(&["-C", "FORWARD", direction, pattern, "-j", "ACCEPT"]).await?
+            && !iptables(&["-I", "FORWARD", direction, pattern, "-j", "ACCEPT"]).await?
+        {
+            warn!(pattern, "no accept rule in the FORWARD chain; a policy of DROP there would cut pods off");
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::route::RouteScope;
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::pod_network::{NetworkError, Result};
 
@@ -90,7 +90,10 @@ pub(crate) async fn delete(handle: &Handle, name: &str) -> Result<()> {
     }
 }
 
-/// Makes the bridge if it is missing and gives it its address.
+/// Makes the bridge if it is missing and gives it its addresses.
+///
+/// Its hardware address is set: otherwise a bridge takes the lowest one among its ports, and every pod that comes or
+/// goes may change it, whereupon the others send to a gateway that nobody is until their neighbour entry times out.
 pub(crate) async fn ensure_bridge(handle: &Handle, name: &str, address: Ipv4Addr, prefix: u8) -> Result<u32> {
     let index = match index_of(handle, name).await? {
         Some(index) => index,
@@ -104,11 +107,17 @@ pub(crate) async fn ensure_bridge(handle: &Handle, name: &str, address: Ipv4Addr
         .map_err(NetworkError::at("set the bridge's address"))?;
     handle
         .link()
-        .set(LinkUnspec::new_with_index(index).up().build())
+        .set(LinkUnspec::new_with_index(index).address(hardware_address(address)).up().build())
         .execute()
         .await
         .map_err(NetworkError::at("bring the bridge up"))?;
     Ok(index)
+}
+
+/// Locally administered and made from the address, so that it is the same after every start.
+fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
+    let [a, b, c, d] = address.octets();
+    vec![0x0a, 0x58, a, b, c, d]
 }
 
 /// Makes a pair of links, one end on the bridge, the other in the namespace under the name `peer`.
@@ -132,12 +141,32 @@ pub(crate) async fn add_veth(
         .execute()
         .await
         .map_err(NetworkError::at("move a link into the pod"))?;
+    attach(handle, host, bridge).await
+}
+
+/// Puts the host's end of a pair that was there before on the bridge, where a crash may have kept it from.
+pub(crate) async fn attach_existing(handle: &Handle, name: &str, bridge: u32) -> Result<()> {
+    let step = "find the pod's links";
+    let host =
+        index_of(handle, name).await?.ok_or_else(|| NetworkError::at(step)("the host's end is not there"))?;
+    attach(handle, host, bridge).await
+}
+
+async fn attach(handle: &Handle, host: u32, bridge: u32) -> Result<()> {
     handle
         .link()
         .set(LinkUnspec::new_with_index(host).controller(bridge).up().build())
         .execute()
         .await
-        .map_err(NetworkError::at("put a link on the bridge"))
+        .map_err(NetworkError::at("put a link on the bridge"))?;
+    // Where the bridge's frames pass iptables (Docker turns that on), a pod that reaches itself through a Service is
+    // sent back by the bridge rather than by routing, and a port does not return what came in through it unless told.
+    handle
+        .link()
+        .set_port(LinkBridgePort::new(host).hairpin(true).build())
+        .execute()
+        .await
+        .map_err(NetworkError::at("let the pod's link return frames"))
 }
 
 /// Inside the pod: loopback up, `peer` becomes `eth0` with the address, everything goes through the gateway.
