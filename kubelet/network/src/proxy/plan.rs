@@ -65,7 +65,7 @@ pub fn service_rules(service: &Service, slices: &[Arc<EndpointSlice>]) -> Vec<Se
             let label = port.name.clone().unwrap_or_else(|| number.to_string());
             Some(ServiceRules {
                 id: chain_id(namespace, name, protocol, number),
-                comment: format!("{namespace}/{name}:{label}"),
+                comment: comment(&format!("{namespace}/{name}:{label}")),
                 protocol,
                 frontends: addresses.iter().map(|a| (*a, number)).collect(),
                 node_port: port.node_port.and_then(|p| u16::try_from(p).ok()),
@@ -126,6 +126,12 @@ fn chain_id(namespace: &str, name: &str, protocol: &str, port: u16) -> String {
     let readable: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(40).collect();
     format!("{readable}-{protocol}-{port}-{:08x}", (hash ^ (hash >> 32)) as u32)
+}
+
+/// What nft takes inside quotes: it refuses more than 128 bytes, and one refused line refuses the whole transaction.
+fn comment(text: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-._/:".contains(c) { c } else { '_' };
+    text.chars().map(safe).take(120).collect()
 }
 
 /// All rules in force, by id.
@@ -433,6 +439,20 @@ mod tests {
             endpoints_of(spec, json!([{"addresses": ["10.1.0.2"]}])),
             [vec!["10.1.0.2:8080"], vec!["10.1.0.2:53"], vec![]]
         );
+    }
+
+    #[test]
+    fn no_name_can_break_the_script() {
+        let mut long = service(json!({"clusterIP": "10.96.0.5", "ports": [
+            {"name": "x\"; }\nflush ruleset\n", "port": 80}]}));
+        long.metadata.namespace = Some("n".repeat(63));
+        long.metadata.name = Some("s".repeat(63));
+        let rules = service_rules(&long, &[]);
+        let comment = &rules[0].comment;
+        assert!(comment.len() <= 128, "{comment}");
+        long.metadata.namespace = Some("n".to_owned());
+        long.metadata.name = Some("s".to_owned());
+        assert_eq!(service_rules(&long, &[])[0].comment, "n/s:x_____flush_ruleset_");
     }
 
     #[test]
