@@ -143,12 +143,14 @@ async fn nft(script: &str) -> Result<()> {
         .kill_on_drop(true)
         .spawn()
         .map_err(NetworkError::at(step))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(script.as_bytes()).await.map_err(NetworkError::at(step))?;
-    }
+    let written = match child.stdin.take() {
+        Some(mut stdin) => stdin.write_all(script.as_bytes()).await,
+        None => Ok(()),
+    };
+    // A broken pipe only says that nft ended early; why it did is in its own words.
     let output = child.wait_with_output().await.map_err(NetworkError::at(step))?;
     if output.status.success() {
-        Ok(())
+        written.map_err(NetworkError::at(step))
     } else {
         Err(NetworkError::at(step)(String::from_utf8_lossy(&output.stderr).trim()))
     }
