@@ -31,21 +31,14 @@ impl Services {
         let index: Arc<RwLock<Index>> = Arc::default();
         slices.on_change({
             let index = index.clone();
-            move |change| {
-                let slice = change.object();
-                let Some(key) = service_of(slice) else { return };
-                let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
-                let own = index.entry(key.clone()).or_default();
-                match change {
-                    Change::Applied { new, .. } => own.insert(new.name_any(), new.clone()),
-                    Change::Deleted { old } => own.remove(&old.name_any()),
-                };
-                if own.is_empty() {
-                    index.remove(&key);
-                }
-            }
+            move |change| apply(&mut index.write().unwrap_or_else(PoisonError::into_inner), change)
         });
         Self { services, slices, index }
+    }
+
+    /// Whether the first full state is here.
+    pub fn is_synced(&self) -> bool {
+        self.services.is_synced() && self.slices.is_synced()
     }
 
     pub async fn synced(&self) {
@@ -62,9 +55,13 @@ impl Services {
     pub fn on_change(&self, listener: impl Fn(Key) + Clone + Send + 'static) {
         let of_slices = listener.clone();
         self.slices.on_change(move |change| {
-            if let Some(key) = service_of(change.object()) {
-                of_slices(key);
+            // A slice may have been given to another Service: both must look again.
+            let before = previous(change).and_then(|old| service_of(old));
+            let now = service_of(change.object());
+            if before != now {
+                before.into_iter().for_each(&of_slices);
             }
+            now.into_iter().for_each(&of_slices);
         });
         self.services.on_change(move |change| {
             let service = change.object();
@@ -73,6 +70,58 @@ impl Services {
     }
 }
 
+fn previous(change: &Change<EndpointSlice>) -> Option<&Arc<EndpointSlice>> {
+    match change {
+        Change::Applied { old, .. } => old.as_ref(),
+        Change::Deleted { old } => Some(old),
+    }
+}
+
+fn apply(index: &mut Index, change: &Change<EndpointSlice>) {
+    if let Some(old) = previous(change)
+        && let Some(key) = service_of(old)
+        && let Some(own) = index.get_mut(&key)
+    {
+        own.remove(&old.name_any());
+        if own.is_empty() {
+            index.remove(&key);
+        }
+    }
+    if let Change::Applied { new, .. } = change
+        && let Some(key) = service_of(new)
+    {
+        index.entry(key).or_default().insert(new.name_any(), new.clone());
+    }
+}
+
 fn service_of(slice: &EndpointSlice) -> Option<Key> {
     Some((slice.namespace().unwrap_or_default(), slice.labels().get(SERVICE_NAME)?.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(service: Option<&str>) -> Arc<EndpointSlice> {
+        let labels = service.map(|s| json!({ SERVICE_NAME: s })).unwrap_or_else(|| json!({}));
+        let slice = json!({"metadata": {"name": "s-1", "namespace": "n", "labels": labels},
+            "addressType": "IPv4", "endpoints": []});
+        Arc::new(serde_json::from_value(slice).unwrap())
+    }
+
+    #[test]
+    fn a_slice_belongs_to_the_service_that_it_names_now() {
+        let mut index = Index::new();
+        let key = |name: &str| ("n".to_owned(), name.to_owned());
+        apply(&mut index, &Change::Applied { old: None, new: slice(Some("a")) });
+        apply(&mut index, &Change::Applied { old: Some(slice(Some("a"))), new: slice(Some("b")) });
+        assert_eq!(index.keys().collect::<Vec<_>>(), [&key("b")]);
+        apply(&mut index, &Change::Applied { old: Some(slice(Some("b"))), new: slice(None) });
+        assert!(index.is_empty());
+        apply(&mut index, &Change::Applied { old: None, new: slice(Some("a")) });
+        apply(&mut index, &Change::Deleted { old: slice(Some("a")) });
+        assert!(index.is_empty());
+    }
 }
