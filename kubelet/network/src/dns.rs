@@ -10,7 +10,7 @@ use std::time::Duration;
 use hickory_server::Server;
 use hickory_server::net::runtime::{Time, TokioRuntimeProvider};
 use hickory_server::proto::op::{Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode};
-use hickory_server::proto::rr::{Record, RecordType};
+use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::resolver::Resolver;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
@@ -118,16 +118,29 @@ impl Handler {
         let (name, kind) = (info.query.name(), info.query.query_type());
         match self.zone.answer(&name.to_string(), kind) {
             Answer::Records(data) => {
-                let original = info.query.original().name().clone();
-                let records =
-                    data.into_iter().map(|d| Record::from_rdata(original.clone(), TTL, d)).collect();
+                let mut records = owned(info.query.original().name(), data);
+                self.follow(&mut records, kind).await;
                 (records, ResponseCode::NoError, "cluster")
             }
             Answer::NoSuchName => (Vec::new(), ResponseCode::NXDomain, "cluster"),
+            Answer::NotYet => (Vec::new(), ResponseCode::ServFail, "cluster"),
             Answer::NotOurs => {
                 let (records, code) = self.forward(&name.to_string(), kind).await;
                 (records, code, "upstream")
             }
+        }
+    }
+
+    /// What an alias leads to belongs into the same answer: the resolvers of C libraries do not ask again.
+    async fn follow(&self, records: &mut Vec<Record>, kind: RecordType) {
+        let target = match records.first().map(|r| &r.data) {
+            Some(RData::CNAME(alias)) if kind != RecordType::CNAME => alias.0.clone(),
+            _ => return,
+        };
+        match self.zone.answer(&target.to_string(), kind) {
+            Answer::Records(data) => records.extend(owned(&target, data)),
+            Answer::NotOurs => records.extend(self.forward(&target.to_string(), kind).await.0),
+            Answer::NoSuchName | Answer::NotYet => {}
         }
     }
 
@@ -143,4 +156,8 @@ impl Handler {
             }
         }
     }
+}
+
+fn owned(name: &Name, data: Vec<RData>) -> Vec<Record> {
+    data.into_iter().map(|d| Record::from_rdata(name.clone(), TTL, d)).collect()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hickory_server::proto::rr::rdata::{A, CNAME, PTR, SRV};
 use hickory_server::proto::rr::{Name, RData, RecordType};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 
 use crate::services::Services;
@@ -17,6 +17,8 @@ pub(super) enum Answer {
     /// The name exists; without records of the type asked for this is empty.
     Records(Vec<RData>),
     NoSuchName,
+    /// The Services are not here yet: a name that is not known may exist all the same.
+    NotYet,
     /// Neither in the cluster's domain nor the reverse of an address that we know.
     NotOurs,
 }
@@ -50,9 +52,11 @@ impl Zone {
             [rest @ .., service, namespace, "svc"] => {
                 let key = ((*namespace).to_owned(), (*service).to_owned());
                 match self.services.services.get(&key.0, &key.1) {
+                    Some(_) if !self.services.is_synced() => Answer::NotYet,
                     Some(found) => {
                         service_answer(&found, &self.services.slices(&key), rest, kind, &self.domain)
                     }
+                    None if !self.services.is_synced() => Answer::NotYet,
                     None => Answer::NoSuchName,
                 }
             }
@@ -101,7 +105,7 @@ fn service_answer(
     let Some(spec) = &service.spec else { return Answer::NoSuchName };
     if let (Some("ExternalName"), Some(target)) = (spec.type_.as_deref(), &spec.external_name) {
         let target = Name::from_utf8(format!("{}.", target.trim_end_matches('.')));
-        // An alias answers every type; the client follows it.
+        // An alias answers every type; the caller adds what it leads to.
         return target.map_or(Answer::NoSuchName, |t| Answer::Records(vec![RData::CNAME(CNAME(t))]));
     }
     let headless = spec.cluster_ip.as_deref() == Some("None");
@@ -137,10 +141,20 @@ fn addresses(service: &Service, slices: &[Arc<EndpointSlice>], hostname: Option<
         .iter()
         .filter(|s| s.address_type == "IPv4")
         .flat_map(|s| s.endpoints.iter().flatten())
-        .filter(|e| publish || e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true))
-        .filter(|e| hostname.is_none() || e.hostname.as_deref() == hostname)
-        .flat_map(|e| e.addresses.iter().filter_map(|a| a.parse().ok()))
+        .filter(|e| is_published(e, publish))
+        .flat_map(|e| e.addresses.iter().map(move |a| (e, a)))
+        .filter(|(e, a)| hostname.is_none_or(|h| host_of(e, a).eq_ignore_ascii_case(h)))
+        .filter_map(|(_, a)| a.parse().ok())
         .collect()
+}
+
+fn is_published(endpoint: &Endpoint, not_ready_too: bool) -> bool {
+    not_ready_too || endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
+}
+
+/// The endpoint's own label below its Service: its hostname, or else its address with dashes.
+fn host_of(endpoint: &Endpoint, address: &str) -> String {
+    endpoint.hostname.clone().unwrap_or_else(|| address.replace('.', "-"))
 }
 
 fn ports(
@@ -169,7 +183,8 @@ fn ports(
     }
     let namespace = service.namespace().unwrap_or_default();
     let mut found = Vec::new();
-    for slice in slices {
+    let publish = service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses).unwrap_or(false);
+    for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
         let target_port = slice
             .ports
             .iter()
@@ -177,9 +192,9 @@ fn ports(
             .find(|p| matches(p.name.as_deref(), p.protocol.as_deref()))
             .and_then(|p| u16::try_from(p.port?).ok());
         let Some(target_port) = target_port else { continue };
-        for endpoint in slice.endpoints.iter().flatten() {
+        for endpoint in slice.endpoints.iter().flatten().filter(|e| is_published(e, publish)) {
             for address in &endpoint.addresses {
-                let host = endpoint.hostname.clone().unwrap_or_else(|| address.replace('.', "-"));
+                let host = host_of(endpoint, address);
                 let name = format!("{host}.{}.{namespace}.svc.{domain}.", service.name_any());
                 found.extend(Name::from_utf8(name).ok().map(|n| srv(target_port, n)));
             }
@@ -202,6 +217,7 @@ mod tests {
             "metadata": {}, "addressType": "IPv4", "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}],
             "endpoints": [
                 {"addresses": ["10.244.1.2"], "hostname": "db-0", "conditions": {"ready": true}},
+                {"addresses": ["10.244.1.4"], "conditions": {"ready": true}},
                 {"addresses": ["10.244.1.3"], "conditions": {"ready": false}}],
         }))
         .unwrap();
@@ -220,13 +236,20 @@ mod tests {
         let normal = json!({"clusterIP": "10.96.0.7", "ports": [{"name": "sql", "port": 5432}]});
         let headless = json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]});
         let external = json!({"type": "ExternalName", "externalName": "db.example.org"});
-        let cases: [(&serde_json::Value, &[&str], RecordType, &str); 10] = [
+        let cases: [(&serde_json::Value, &[&str], RecordType, &str); 12] = [
             (&normal, &[], RecordType::A, "10.96.0.7"),
             (&normal, &[], RecordType::AAAA, ""),
             (&normal, &["db-0"], RecordType::A, "NoSuchName"),
             (&normal, &["_sql", "_tcp"], RecordType::SRV, "0 100 5432 db.shop.svc.cluster.local."),
             (&normal, &["_sql", "_udp"], RecordType::SRV, "NoSuchName"),
-            (&headless, &[], RecordType::A, "10.244.1.2"),
+            (&headless, &[], RecordType::A, "10.244.1.2 | 10.244.1.4"),
+            (&headless, &["10-244-1-4"], RecordType::A, "10.244.1.4"),
+            (
+                &headless,
+                &["_sql", "_tcp"],
+                RecordType::SRV,
+                "0 100 5432 db-0.db.shop.svc.cluster.local. | 0 100 5432 10-244-1-4.db.shop.svc.cluster.local.",
+            ),
             (&headless, &["db-0"], RecordType::A, "10.244.1.2"),
             (&headless, &["db-9"], RecordType::A, "NoSuchName"),
             (&external, &[], RecordType::A, "db.example.org."),
