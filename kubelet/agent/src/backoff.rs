@@ -55,6 +55,11 @@ impl Backoff {
         self.until(key, updated, now)
     }
 
+    /// Whether the failure at `at` is the last one that was counted.
+    pub(crate) fn counted(&self, key: &str, at: Timestamp) -> bool {
+        self.entries.get(key).is_some_and(|e| e.updated == at)
+    }
+
     pub(crate) fn forget(&mut self, key: &str) {
         self.entries.remove(key);
     }

@@ -390,6 +390,10 @@ fn start(inputs: &Inputs<'_>, sandbox: &Sandbox, spec: &Spec, plan: &mut Plan) {
             return;
         }
     }
+    if inputs.busy.starting && after.is_some_and(|at| inputs.memory.crashes.counted(&spec.name, at)) {
+        // The restart for this very end is under way; the back-off that it set is for the next one.
+        return;
+    }
     if let Some((until, delay)) = after.and_then(|at| inputs.memory.crashes.until(&spec.name, at, inputs.now))
     {
         let message = format!(

@@ -237,6 +237,22 @@ fn restarting() {
             "a: CrashLoopBackOff; wake 7s",
         )
         .more(More { crashes: &[("a", 1)], ..More::default() }),
+        case(
+            "its restart is under way: no back-off yet",
+            spec("Always"),
+            "s0:ready",
+            "a#0:exit=1,5@s0 b#0:run@s0",
+            "",
+        )
+        .more(More { crashes: &[("a", 1)], starting: true, ..More::default() }),
+        case(
+            "in back-off while another one starts",
+            spec("Always"),
+            "s0:ready",
+            "a#1:exit=1,3@s0",
+            "a: CrashLoopBackOff; wake 7s",
+        )
+        .more(More { crashes: &[("a", 1)], starting: true, ..More::default() }),
         case("back-off over", spec("Always"), "s0:ready", "a#1:exit=1,10@s0 b#0:run@s0", "restart a#2")
             .more(More { crashes: &[("a", 1)], ..More::default() }),
         case(
