@@ -8,9 +8,10 @@ use loadline_network::bridge::{Config, remove_all};
 use loadline_network::{BridgeNetwork, PodNetwork, PodRef};
 
 fn ip(arguments: &[&str]) -> String {
-    let output = Command::new("ip").args(arguments).output().unwrap();
+    let output =
+        Command::new("ip").args(arguments).output().unwrap_or_else(|e| panic!("ip {arguments:?}: {e}"));
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 struct Namespace(String);
