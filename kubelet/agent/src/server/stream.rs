@@ -181,22 +181,39 @@ async fn pump(
     version_5: bool,
 ) -> Option<Value> {
     let Session { mut output, mut stdin, control } = session;
-    loop {
-        tokio::select! {
-            item = output.next() => match item {
-                Some(Ok(Output::Stdout(data))) if options.stdout => sink.send(message(STDOUT, &data)).await.ok()?,
-                Some(Ok(Output::Stderr(data))) if options.stderr => sink.send(message(STDERR, &data)).await.ok()?,
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Some(failure(&error)),
-                None => break,
-            },
-            received = stream.next() => match received {
-                Some(Ok(Message::Binary(data))) => input(&data, &mut stdin, control.as_ref(), version_5).await,
-                Some(Ok(Message::Text(text))) => input(text.as_bytes(), &mut stdin, control.as_ref(), version_5).await,
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            },
+    // Each way is a future of its own: a process that waits for its output to be read does not read its input.
+    let outwards = async {
+        while let Some(item) = output.next().await {
+            let sent = match item {
+                Ok(Output::Stdout(data)) if options.stdout => sink.send(message(STDOUT, &data)).await,
+                Ok(Output::Stderr(data)) if options.stderr => sink.send(message(STDERR, &data)).await,
+                Ok(_) => Ok(()),
+                Err(error) => return Some(Err(error)),
+            };
+            sent.ok()?;
         }
+        Some(Ok(()))
+    };
+    let inwards = async {
+        loop {
+            match stream.next().await {
+                Some(Ok(Message::Binary(data))) => {
+                    input(&data, &mut stdin, control.as_ref(), version_5).await;
+                }
+                Some(Ok(Message::Text(text))) => {
+                    input(text.as_bytes(), &mut stdin, control.as_ref(), version_5).await;
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            }
+        }
+    };
+    let ended = tokio::select! {
+        ended = outwards => ended?,
+        () = inwards => return None,
+    };
+    if let Err(error) = ended {
+        return Some(failure(&error));
     }
     Some(match control.exit_code().await {
         Ok(code) => exit_status(&options.command, code),
