@@ -1,6 +1,7 @@
 //! One pod's worker: observes the runtime, asks `plan` what to do, carries it out, and writes the status. Owns the
 //! pod's containers; a single task that sleeps until it is woken, and never blocks on what it has started.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -175,7 +176,7 @@ impl Worker {
             self.stopping.cancel();
         }
         let mut containers = self.containers.clone();
-        containers.extend(status::recall(pod, &self.containers, now));
+        containers.extend(status::recall(&self.base(pod), &self.containers, now));
         let probes = self.prober.results();
         let inputs = Inputs {
             pod,
@@ -342,6 +343,24 @@ impl Worker {
         }
     }
 
+    /// Whether the API's copy shows what was written last.
+    fn caught_up(&self, pod: &Pod) -> bool {
+        self.written_version.is_none_or(|v| version(pod).is_some_and(|seen| seen >= v))
+    }
+
+    /// The pod with the status that it has by now: the API's copy lags behind what was written last; once it has
+    /// caught up, it is what counts. An end that was written must not be taken for a container that got lost.
+    fn base<'a>(&self, pod: &'a Pod) -> Cow<'a, Pod> {
+        match self.written.as_ref().filter(|_| !self.caught_up(pod)) {
+            None => Cow::Borrowed(pod),
+            Some(written) => {
+                let mut base = pod.clone();
+                base.status = Some(merged(pod.status.clone().unwrap_or_default(), written));
+                Cow::Owned(base)
+            }
+        }
+    }
+
     /// Starts a status patch if there is something new and none is under way.
     fn write(
         &mut self,
@@ -355,12 +374,8 @@ impl Worker {
             return;
         }
         let pod = &desired.pod;
-        // The API's copy lags behind what was written last; once it has caught up, it is what counts.
-        let caught_up = self.written_version.is_none_or(|v| version(pod).is_some_and(|seen| seen >= v));
-        let mut base = (**pod).clone();
-        if let Some(written) = self.written.as_ref().filter(|_| !caught_up) {
-            base.status = Some(merged(pod.status.clone().unwrap_or_default(), written));
-        }
+        let caught_up = self.caught_up(pod);
+        let base = self.base(pod);
         let failure = self.failure(desired, now);
         let new = match &desired.rejected {
             Some(failure) => status::rejected(&base, failure, now),

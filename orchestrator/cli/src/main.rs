@@ -166,16 +166,26 @@ async fn run_load(args: LoadArgs) -> Result<()> {
     output::print(&format!("total {whole}\n"))
 }
 
-/// The server's own words first; the chain of causes behind them.
+/// The server's own words, or the chain of causes.
 fn describe(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let text = match cause.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) => format!("from server ({}): {}", status.reason, status.message),
-            _ => cause.to_string(),
-        };
-        if !parts.iter().any(|p| p.contains(&text)) {
-            parts.push(text);
+        match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => {
+                parts.push(format!("from server ({}): {}", status.reason, status.message));
+                break;
+            }
+            Some(kube::Error::Service(_) | kube::Error::HyperError(_)) => {
+                parts.push(
+                    "the server of the kubeconfig does not answer; is it running (loadline up)?".to_owned(),
+                );
+            }
+            _ => {
+                let text = cause.to_string();
+                if !parts.iter().any(|p| p.contains(&text)) {
+                    parts.push(text);
+                }
+            }
         }
     }
     parts.join(": ")

@@ -1,5 +1,7 @@
 //! Which resources the server has, and which one the user means by `po`, `deploy/web` or `pods,services`.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail};
 use http::Request;
 use serde_json::Value;
@@ -83,7 +85,8 @@ impl Resources {
         }
         let category: Vec<&Resource> = self.0.iter().filter(|r| r.categories.contains(&word)).collect();
         if category.is_empty() {
-            let known: Vec<&str> = self.0.iter().map(|r| r.plural.as_str()).collect();
+            let known: BTreeSet<&str> = self.0.iter().map(|r| r.plural.as_str()).collect();
+            let known: Vec<&str> = known.into_iter().collect();
             bail!("the server has no resource {word:?}; it has {}", known.join(", "));
         }
         Ok(category)

@@ -46,7 +46,8 @@ pub(crate) fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) ->
     if min_ready_seconds <= 0 {
         return Some(SignedDuration::ZERO);
     }
-    let due = ready_since(pod)? + SignedDuration::from_secs(min_ready_seconds.into());
+    // The time comes from the pod's status, so from outside: an absurd one is never due rather than a panic.
+    let due = ready_since(pod)?.checked_add(SignedDuration::from_secs(min_ready_seconds.into())).ok()?;
     Some(due.duration_since(now).max(SignedDuration::ZERO))
 }
 

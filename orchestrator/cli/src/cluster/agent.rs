@@ -29,8 +29,8 @@ pub struct AgentArgs {
     /// The data directory of the cluster's control plane
     #[arg(long, value_name = "DIR", default_value = "/var/lib/loadline")]
     cluster: PathBuf,
-    /// The node's name
-    #[arg(long)]
+    /// The node's name: lower-case letters, digits, - and .
+    #[arg(long, value_parser = node_name)]
     name: String,
     #[arg(long, value_enum, default_value = "docker")]
     runtime: RuntimeChoice,
@@ -45,6 +45,14 @@ pub struct AgentArgs {
     /// Memory that the node may give; by default all of the machine's
     #[arg(long, value_name = "QUANTITY")]
     memory: Option<String>,
+}
+
+/// A name becomes part of paths and of the certificate, so it is checked before anything is made with it.
+fn node_name(text: &str) -> Result<String, String> {
+    match loadline_api::rules::names::dns1123_subdomain(text).first() {
+        None => Ok(text.to_owned()),
+        Some(wrong) => Err(wrong.clone()),
+    }
 }
 
 /// All that makes one node.
