@@ -42,7 +42,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// A pod that waits, new or changed. One that was set aside is tried again when its spec could matter.
+    /// A pod that waits, new or changed. A change alone does not bring back one that was set aside: its own condition is
+    /// written by this scheduler, and the next change of the cluster finds the pod as it is now.
     pub(crate) fn update(&mut self, pod: Arc<PodInfo>, now: Instant) {
         let uid = pod.uid.clone();
         match self.pods.get_mut(&uid) {

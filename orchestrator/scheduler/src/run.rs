@@ -161,7 +161,11 @@ impl Scheduler {
             }
             Message::Node(Change::Deleted { old }) => self.snapshot.remove_node(&old.name_any()),
             Message::Namespace(Change::Applied { new, .. }) => {
-                self.snapshot.namespaces.insert(new.name_any(), new.labels().clone());
+                let before = self.snapshot.namespaces.insert(new.name_any(), new.labels().clone());
+                // A namespace selector of an affinity may select it now.
+                if before.as_ref() != Some(new.labels()) {
+                    self.queue.cluster_changed(Instant::now());
+                }
             }
             Message::Namespace(Change::Deleted { old }) => {
                 self.snapshot.namespaces.remove(&old.name_any());
